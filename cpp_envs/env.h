@@ -1,0 +1,91 @@
+// The contract between an environment and the pool.
+//
+// An environment is a plain struct E, one header in envs/, that ends with REGISTER_ENV(E, "name"):
+//
+//   struct E {
+//     using Observation = float;          // or std::uint8_t
+//     using Action = std::int32_t;        // discrete and multi-discrete; float for continuous (Box) actions
+//     struct Params {                     // declared once: default, range and meaning
+//       int size = 8;
+//       void visit(auto&& field) { field("size", size, 2, 64, "side of the board"); }
+//     };
+//     static Spec spec(const Params&);
+//     void reset(const Params&, Rng&);                              // begins an episode
+//     StepResult step(const Params&, std::int32_t action, Rng&);    // one agent, one discrete action; or
+//     StepResult step(const Params&, std::span<const Action> action, Rng&);                        // one agent; or
+//     void step(const Params&, std::span<const Action> actions, std::span<StepResult>, Rng&);      // many agents
+//     void observe(const Params&, std::span<Observation> out) const;   // (agents, *observation_shape), every entry
+//     void metrics(const Params&, std::span<float> out) const;         // optional: (agents, metrics) at episode end
+//   };
+//
+// The state is trivially copyable, so that a snapshot is a memcpy. Everything random comes from the Rng handed in; an
+// environment never owns one. The pool owns seeds, auto-reset, final observations, statistics, buffers and threads.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "rng.h"
+
+namespace dist_trainer {
+
+// What one agent gets for one action. `terminated`: the episode ended by the rules (no future value). `truncated`: it
+// was cut off (a time limit), and the value of its final observation is bootstrapped. Agents may terminate one by one
+// (the environment then respawns them itself); truncation ends the episode of every agent at once.
+struct StepResult {
+  float reward = 0;
+  bool terminated = false;
+  bool truncated = false;
+  bool done() const { return terminated || truncated; }
+};
+
+enum class ActionKind { kDiscrete, kMultiDiscrete, kContinuous };
+
+struct ActionSpec {
+  ActionKind kind = ActionKind::kDiscrete;
+  std::vector<int> sizes;        // choices of each component; empty for continuous actions
+  std::vector<float> low, high;  // bounds of each component; empty for discrete actions
+
+  static ActionSpec discrete(int choices) { return {ActionKind::kDiscrete, {choices}, {}, {}}; }
+  static ActionSpec multi_discrete(std::vector<int> sizes) {
+    return {ActionKind::kMultiDiscrete, std::move(sizes), {}, {}};
+  }
+  static ActionSpec continuous(std::vector<float> low, std::vector<float> high) {
+    return {ActionKind::kContinuous, {}, std::move(low), std::move(high)};
+  }
+  int components() const {
+    return static_cast<int>(kind == ActionKind::kContinuous ? low.size() : sizes.size());
+  }
+};
+
+struct Spec {
+  std::vector<int> observation_shape;  // of one agent
+  ActionSpec action;
+  int num_agents = 1;
+  std::vector<std::string> metrics;  // names of what E::metrics writes, averaged over episodes
+
+  int observation_size() const {
+    int size = 1;
+    for (int extent : observation_shape) size *= extent;
+    return size;
+  }
+};
+
+template <class E>
+concept Environment = std::is_trivially_copyable_v<E> && std::is_default_constructible_v<E> &&
+                      (std::is_same_v<typename E::Observation, float> ||
+                       std::is_same_v<typename E::Observation, std::uint8_t>) &&
+                      (std::is_same_v<typename E::Action, float> ||
+                       std::is_same_v<typename E::Action, std::int32_t>) &&
+                      requires(E env, const E& fixed, const typename E::Params& params, Rng& rng,
+                               std::span<typename E::Observation> observation) {
+                        { E::spec(params) } -> std::same_as<Spec>;
+                        env.reset(params, rng);
+                        fixed.observe(params, observation);
+                      };
+
+}  // namespace dist_trainer

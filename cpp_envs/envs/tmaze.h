@@ -1,0 +1,60 @@
+// T-maze: a cue in the first observation says which way to turn at the end of a corridor. Nothing after it repeats the
+// cue, so only a memory solves the maze (after Bakker, "Reinforcement learning with long short-term memory", 2001).
+// Solved: >= 95 % right turns; without memory 50 %.
+#pragma once
+
+#include "../registry.h"
+
+namespace dist_trainer {
+
+struct TMaze {
+  using Observation = float;
+  using Action = std::int32_t;
+
+  struct Params {
+    int corridor = 20;
+    void visit(auto&& field) { field("corridor", corridor, 1, 10'000, "steps from the start to the junction"); }
+    // A uniformly random walker needs 3 * corridor + 1.5 steps on average.
+    int max_steps() const { return 10 * corridor + 20; }
+  };
+  enum : std::int32_t { kForward, kLeft, kRight };  // a turn does nothing in the corridor, nor forward at its end
+
+  int position, steps;
+  bool cue_is_right, turned_right_way;
+
+  static Spec spec(const Params&) {
+    return {.observation_shape = {4}, .action = ActionSpec::discrete(3), .num_agents = 1, .metrics = {"success"}};
+  }
+
+  void reset(const Params&, Rng& rng) {
+    position = steps = 0;
+    cue_is_right = rng.chance(0.5F);
+    turned_right_way = false;
+  }
+
+  StepResult step(const Params& params, std::int32_t action, Rng&) {
+    ++steps;
+    const bool at_junction = position == params.corridor;
+    if (at_junction && action != kForward) {
+      turned_right_way = (action == kRight) == cue_is_right;
+      return {.reward = turned_right_way ? 1.0F : -1.0F, .terminated = true};
+    }
+    if (!at_junction && action == kForward) ++position;
+    return {.reward = 0, .terminated = false, .truncated = steps >= params.max_steps()};
+  }
+
+  // {cue left, cue right, in the corridor, at the junction}: the position in the corridor is not shown.
+  void observe(const Params& params, std::span<float> out) const {
+    const bool at_junction = position == params.corridor;
+    out[0] = static_cast<float>(steps == 0 && !cue_is_right);
+    out[1] = static_cast<float>(steps == 0 && cue_is_right);
+    out[2] = static_cast<float>(!at_junction);
+    out[3] = static_cast<float>(at_junction);
+  }
+
+  void metrics(const Params&, std::span<float> out) const { out[0] = static_cast<float>(turned_right_way); }
+};
+
+REGISTER_ENV(TMaze, "tmaze");
+
+}  // namespace dist_trainer

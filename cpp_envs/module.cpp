@@ -1,0 +1,113 @@
+// The whole Python binding: one module, dist_trainer._cpp_envs. Used by dist_trainer/envs.py alone.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "registry.h"
+
+namespace py = pybind11;
+namespace dt = dist_trainer;
+
+namespace {
+
+// A numpy view of a pool's buffer; it keeps the pool alive.
+py::array view(const py::object& pool, const char* dtype, std::vector<py::ssize_t> shape, void* data) {
+  return py::array(py::dtype(dtype), std::move(shape), data, pool);
+}
+
+const char* kind_name(dt::ActionKind kind) {
+  switch (kind) {
+    case dt::ActionKind::kDiscrete:
+      return "discrete";
+    case dt::ActionKind::kMultiDiscrete:
+      return "multi_discrete";
+    case dt::ActionKind::kContinuous:
+      return "continuous";
+  }
+  throw std::logic_error("unknown action kind");
+}
+
+py::dict buffers(const py::object& self) {
+  auto& pool = self.cast<dt::Pool&>();
+  const py::ssize_t rows = pool.rows(), components = pool.spec().action.components();
+  const char* observation_type = pool.observations_are_bytes() ? "uint8" : "float32";
+  const bool continuous = pool.spec().action.kind == dt::ActionKind::kContinuous;
+  std::vector<py::ssize_t> observation_shape{rows};
+  for (int extent : pool.spec().observation_shape) observation_shape.push_back(extent);
+  py::dict out;
+  out["observations"] = view(self, observation_type, observation_shape, pool.observations);
+  out["final_observations"] = view(self, observation_type, observation_shape, pool.final_observations);
+  out["actions"] = view(self, continuous ? "float32" : "int32", {rows, components}, pool.actions);
+  out["noise"] = view(self, "float32", {rows, components}, pool.noise);
+  out["rewards"] = view(self, "float32", {rows}, pool.rewards);
+  out["terminated"] = view(self, "bool", {rows}, pool.terminated);
+  out["truncated"] = view(self, "bool", {rows}, pool.truncated);
+  return out;
+}
+
+py::array_t<std::uint8_t> snapshot(dt::Pool& pool) {
+  py::array_t<std::uint8_t> out(
+      {static_cast<py::ssize_t>(pool.config().num_envs), static_cast<py::ssize_t>(pool.snapshot_bytes())});
+  pool.snapshot(reinterpret_cast<std::byte*>(out.mutable_data()));
+  return out;
+}
+
+void restore(dt::Pool& pool, const py::array_t<std::uint8_t, py::array::c_style>& in) {
+  const auto envs = static_cast<py::ssize_t>(pool.config().num_envs);
+  const auto bytes = static_cast<py::ssize_t>(pool.snapshot_bytes());
+  if (in.ndim() != 2 || in.shape(0) != envs || in.shape(1) != bytes) {
+    throw std::invalid_argument("a snapshot of this pool has shape (" + std::to_string(envs) + ", " +
+                                std::to_string(bytes) + ")");
+  }
+  const auto* data = reinterpret_cast<const std::byte*>(in.data());
+  const py::gil_scoped_release release;
+  pool.restore(data);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_cpp_envs, m) {
+  m.doc() = "C++ environments and the pool that steps them.";
+
+  py::class_<dt::ActionSpec>(m, "ActionSpec")
+      .def_property_readonly("kind", [](const dt::ActionSpec& self) { return kind_name(self.kind); })
+      .def_readonly("sizes", &dt::ActionSpec::sizes)
+      .def_readonly("low", &dt::ActionSpec::low)
+      .def_readonly("high", &dt::ActionSpec::high);
+
+  py::class_<dt::Spec>(m, "Spec")
+      .def_readonly("observation_shape", &dt::Spec::observation_shape)
+      .def_readonly("action", &dt::Spec::action)
+      .def_readonly("num_agents", &dt::Spec::num_agents)
+      .def_readonly("metrics", &dt::Spec::metrics);
+
+  py::class_<dt::Pool>(m, "Pool")
+      .def(py::init([](const std::string& name, const dt::ParamValues& params, int num_envs, int first_env,
+                       std::uint64_t seed, int threads) {
+             return dt::find_env(name).make_pool({name, num_envs, first_env, seed, threads}, params);
+           }),
+           py::kw_only(), py::arg("name"), py::arg("params"), py::arg("num_envs"), py::arg("first_env"),
+           py::arg("seed"), py::arg("threads"))
+      .def("buffers", &buffers)
+      .def("reset", &dt::Pool::reset, py::call_guard<py::gil_scoped_release>())
+      .def("send", &dt::Pool::send, py::call_guard<py::gil_scoped_release>())
+      .def("recv", &dt::Pool::recv, py::call_guard<py::gil_scoped_release>())
+      .def("take_statistics", &dt::Pool::take_statistics)
+      .def("snapshot", &snapshot)
+      .def("restore", &restore)
+      .def_property_readonly("memory_bytes", &dt::Pool::memory_bytes);
+
+  m.def("env_names", [] {
+    std::vector<std::string> names;
+    for (const auto& [name, entry] : dt::registry()) names.push_back(name);
+    return names;
+  });
+  m.def("spec", [](const std::string& name, const dt::ParamValues& params) { return dt::find_env(name).spec(params); },
+        "Checks the parameters; raises ValueError that names the one at fault.");
+  m.def("default_params", [](const std::string& name) {
+    std::map<std::string, double> values;
+    for (const auto& param : dt::find_env(name).params) values[param.name] = param.value;
+    return values;
+  });
+  m.def("philox4x32", &dt::philox4x32, py::arg("counter"), py::arg("key"));
+}

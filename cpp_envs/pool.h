@@ -1,0 +1,349 @@
+// The pool: N environments behind one set of buffers, stepped together by worker threads.
+//
+// Buffers are structures of arrays over agent rows (row = environment * num_agents + agent), in one anonymous
+// shared-memory segment that torch sees without a copy. One cycle is
+//   caller reads observations and noise, writes actions -> send() -> recv() -> caller reads rewards, terminated,
+//   truncated, the next observations, and, in rows that were truncated, final_observations.
+// Everything random is keyed by (seed, global environment id, step): results depend neither on the number of threads
+// nor on how the global set of environments is cut over pools.
+#pragma once
+
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "env.h"
+#include "shared_memory.h"
+#include "workers.h"
+
+namespace dist_trainer {
+
+struct PoolConfig {
+  std::string name;  // of the environment, for messages
+  int num_envs = 1;
+  int first_env = 0;  // global id of this pool's first environment
+  std::uint64_t seed = 0;
+  int threads = 1;
+};
+
+// Per agent: the episode in progress. Part of a snapshot.
+struct Episode {
+  double return_sum = 0;
+  std::int64_t length = 0;
+};
+
+// Everything about the pool that does not depend on the environment's type.
+class Pool {
+ public:
+  Pool(PoolConfig config, Spec spec, std::size_t state_bytes, std::size_t observation_item_bytes)
+      : config_(std::move(config)),
+        spec_(std::move(spec)),
+        state_bytes_(state_bytes),
+        observation_bytes_(observation_item_bytes * static_cast<std::size_t>(spec_.observation_size())),
+        workers_(config_.threads) {
+    if (config_.num_envs < 1) throw std::invalid_argument("num_envs must be at least 1");
+    if (config_.threads < 1) throw std::invalid_argument("threads must be at least 1");
+    const auto envs = static_cast<std::size_t>(config_.num_envs), agents = static_cast<std::size_t>(rows());
+    const auto components = static_cast<std::size_t>(spec_.action.components());
+    std::size_t bytes = 0;
+    const auto reserve = [&bytes](std::size_t size) {  // 64-byte alignment: cache lines are not shared by buffers
+      const std::size_t offset = bytes;
+      bytes += (size + 63) / 64 * 64;
+      return offset;
+    };
+    const std::size_t at_states = reserve(envs * state_bytes_), at_steps = reserve(envs * sizeof(std::uint64_t));
+    const std::size_t at_episodes = reserve(agents * sizeof(Episode));
+    const std::size_t at_finished = reserve(envs * sizeof(double) * statistics_size());
+    const std::size_t at_observations = reserve(agents * observation_bytes_);
+    const std::size_t at_final_observations = reserve(agents * observation_bytes_);
+    const std::size_t at_actions = reserve(agents * components * 4);  // int32 and float alike
+    const std::size_t at_noise = reserve(agents * components * sizeof(float));
+    const std::size_t at_rewards = reserve(agents * sizeof(float));
+    const std::size_t at_terminated = reserve(agents), at_truncated = reserve(agents);
+    memory_ = std::make_unique<SharedMemory>(bytes);
+    std::byte* data = memory_->data();
+    states_ = data + at_states;
+    steps_ = reinterpret_cast<std::uint64_t*>(data + at_steps);
+    episodes_ = reinterpret_cast<Episode*>(data + at_episodes);
+    finished_ = reinterpret_cast<double*>(data + at_finished);
+    observations = data + at_observations;
+    final_observations = data + at_final_observations;
+    actions = data + at_actions;
+    noise = reinterpret_cast<float*>(data + at_noise);
+    rewards = reinterpret_cast<float*>(data + at_rewards);
+    terminated = reinterpret_cast<bool*>(data + at_terminated);
+    truncated = reinterpret_cast<bool*>(data + at_truncated);
+  }
+  virtual ~Pool() = default;
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
+
+  const PoolConfig& config() const { return config_; }
+  const Spec& spec() const { return spec_; }
+  int rows() const { return config_.num_envs * spec_.num_agents; }
+  std::size_t memory_bytes() const { return memory_->bytes(); }
+  virtual bool observations_are_bytes() const = 0;
+
+  // Begins the first episode of every environment, as if the pool had just been made.
+  void reset() {
+    require_idle("reset");
+    std::memset(memory_->data(), 0, memory_->bytes());
+    run([this](int first, int last) { reset_envs(first, last); });
+    recv();
+  }
+
+  // Starts one step of every environment with the actions in the buffer; returns at once if there are worker threads.
+  void send() {
+    require_idle("send");
+    run([this](int first, int last) { step_envs(first, last); });
+  }
+
+  // Waits for the step to finish.
+  void recv() {
+    if (!in_flight_) throw std::logic_error("recv() without a send() before it");
+    in_flight_ = false;
+    workers_.wait();
+  }
+
+  // Sums over the episodes that ended since the last call: {episodes, returns, lengths, metrics...}. Summed in the
+  // order of the environments, so that the result does not depend on the threads.
+  std::vector<double> take_statistics() {
+    require_idle("take_statistics");
+    std::vector<double> total(statistics_size(), 0.0);
+    for (int env = 0; env < config_.num_envs; ++env) {
+      double* finished = finished_of(env);
+      for (std::size_t i = 0; i < total.size(); ++i) total[i] += finished[i];
+      std::memset(finished, 0, sizeof(double) * total.size());
+    }
+    return total;
+  }
+  std::size_t statistics_size() const { return 3 + spec_.metrics.size(); }
+
+  // One row of bytes per environment: {state, step count, episodes in progress, statistics not yet taken}.
+  std::size_t snapshot_bytes() const {
+    return state_bytes_ + sizeof(std::uint64_t) + sizeof(Episode) * agents() + sizeof(double) * statistics_size();
+  }
+  void snapshot(std::byte* out) {
+    require_idle("snapshot");
+    for (int env = 0; env < config_.num_envs; ++env) {
+      for_each_part(env, [&out](std::byte* part, std::size_t size) {
+        std::memcpy(out, part, size);
+        out += size;
+      });
+    }
+  }
+  void restore(const std::byte* in) {
+    require_idle("restore");
+    std::memset(memory_->data(), 0, memory_->bytes());
+    for (int env = 0; env < config_.num_envs; ++env) {
+      for_each_part(env, [&in](std::byte* part, std::size_t size) {
+        std::memcpy(part, in, size);
+        in += size;
+      });
+    }
+    run([this](int first, int last) { observe_envs(first, last); });
+    recv();
+  }
+
+  // Agent-row buffers; see the top of the file.
+  std::byte *observations, *final_observations, *actions;
+  float *noise, *rewards;
+  bool *terminated, *truncated;
+
+ protected:
+  // Each works on environments [first, last) of this pool and touches nothing of the others.
+  virtual void reset_envs(int first, int last) = 0;
+  virtual void step_envs(int first, int last) = 0;
+  virtual void observe_envs(int first, int last) = 0;
+
+  std::size_t agents() const { return static_cast<std::size_t>(spec_.num_agents); }
+  std::uint32_t global_id(int env) const { return static_cast<std::uint32_t>(config_.first_env + env); }
+  Rng rng(int env, Purpose purpose) const { return {config_.seed, global_id(env), steps_[env], purpose}; }
+  double* finished_of(int env) const { return finished_ + static_cast<std::size_t>(env) * statistics_size(); }
+
+  void draw_noise(int env) {
+    Rng stream = rng(env, Purpose::kNoise);
+    const std::size_t count = agents() * static_cast<std::size_t>(spec_.action.components());
+    float* out = noise + static_cast<std::size_t>(env) * count;
+    for (std::size_t i = 0; i < count; ++i) out[i] = stream.uniform();
+  }
+
+  PoolConfig config_;
+  Spec spec_;
+  std::byte* states_ = nullptr;
+  std::uint64_t* steps_ = nullptr;
+  Episode* episodes_ = nullptr;
+
+ private:
+  void require_idle(const char* call) const {
+    if (in_flight_) throw std::logic_error(std::string(call) + "() while a step is in flight: call recv() first");
+  }
+  void run(Workers::Job job) {
+    in_flight_ = true;
+    workers_.start(config_.num_envs, std::move(job));
+  }
+  void for_each_part(int env, auto&& visit) {
+    const auto i = static_cast<std::size_t>(env);
+    visit(states_ + i * state_bytes_, state_bytes_);
+    visit(reinterpret_cast<std::byte*>(steps_ + i), sizeof(std::uint64_t));
+    visit(reinterpret_cast<std::byte*>(episodes_ + i * agents()), sizeof(Episode) * agents());
+    visit(reinterpret_cast<std::byte*>(finished_of(env)), sizeof(double) * statistics_size());
+  }
+
+  std::size_t state_bytes_, observation_bytes_;
+  std::unique_ptr<SharedMemory> memory_;
+  double* finished_ = nullptr;  // (num_envs, statistics_size)
+  bool in_flight_ = false;
+  Workers workers_;  // last: its threads end before the buffers go
+};
+
+template <Environment E>
+class EnvPool final : public Pool {
+  using Params = typename E::Params;
+  using Action = typename E::Action;
+  using Observation = typename E::Observation;
+
+ public:
+  EnvPool(PoolConfig config, const Params& params)
+      : Pool(std::move(config), E::spec(params), sizeof(E), sizeof(Observation)), params_(params) {
+    constexpr bool kFloatActions = std::is_same_v<Action, float>;
+    if (kFloatActions != (spec().action.kind == ActionKind::kContinuous)) {
+      throw std::logic_error(this->config().name + ": Action is float if, and only if, the actions are continuous");
+    }
+    results_.resize(static_cast<std::size_t>(rows()));
+  }
+
+  bool observations_are_bytes() const override { return std::is_same_v<Observation, std::uint8_t>; }
+
+ private:
+  E& state(int env) const { return *std::launder(reinterpret_cast<E*>(states_ + sizeof(E) * index(env))); }
+  static std::size_t index(int env) { return static_cast<std::size_t>(env); }
+  std::size_t row(int env) const { return index(env) * agents(); }
+
+  std::span<Observation> observation_of(int env, std::byte* buffer) const {
+    const std::size_t size = agents() * static_cast<std::size_t>(spec_.observation_size());
+    return {reinterpret_cast<Observation*>(buffer) + index(env) * size, size};
+  }
+
+  void reset_state(int env) {
+    std::byte* at = states_ + sizeof(E) * index(env);
+    std::memset(at, 0, sizeof(E));  // padding too: equal states have equal bytes
+    E* fresh = new (at) E;
+    Rng stream = rng(env, Purpose::kReset);
+    fresh->reset(params_, stream);
+  }
+
+  void observe(int env) {
+    state(env).observe(params_, observation_of(env, observations));
+    draw_noise(env);
+  }
+
+  void reset_envs(int first, int last) override {
+    for (int env = first; env < last; ++env) {
+      reset_state(env);
+      observe(env);
+    }
+  }
+
+  void observe_envs(int first, int last) override {
+    for (int env = first; env < last; ++env) observe(env);
+  }
+
+  void step_envs(int first, int last) override {
+    for (int env = first; env < last; ++env) {
+      act(env);
+      ++steps_[env];
+      if (record(env)) reset_state(env);
+      observe(env);
+    }
+  }
+
+  void act(int env) {
+    const auto components = static_cast<std::size_t>(spec_.action.components());
+    Action* chosen = reinterpret_cast<Action*>(actions) + row(env) * components;
+    for (std::size_t i = 0; i < agents() * components; ++i) check_action(env, i % components, chosen[i]);
+    Rng stream = rng(env, Purpose::kStep);
+    const std::span<StepResult> results(&results_[row(env)], agents());
+    E& environment = state(env);
+    if constexpr (requires { { environment.step(params_, *chosen, stream) } -> std::same_as<StepResult>; }) {
+      results[0] = environment.step(params_, *chosen, stream);
+    } else if constexpr (requires(std::span<const Action> action) {
+                           { environment.step(params_, action, stream) } -> std::same_as<StepResult>;
+                         }) {
+      results[0] = environment.step(params_, std::span<const Action>(chosen, components), stream);
+    } else {
+      environment.step(params_, std::span<const Action>(chosen, agents() * components), results, stream);
+    }
+  }
+
+  void check_action(int env, std::size_t component, Action& action) const {
+    if constexpr (std::is_same_v<Action, float>) {
+      const float low = spec_.action.low[component], high = spec_.action.high[component];
+      if (std::isnan(action)) throw invalid_action(env, component, "nan", "a number");
+      action = action < low ? low : action > high ? high : action;  // a Gaussian has no bounds, the Box has
+    } else {
+      const int size = spec_.action.sizes[component];
+      if (action < 0 || action >= size) {
+        throw invalid_action(env, component, std::to_string(action), "0 to " + std::to_string(size - 1));
+      }
+    }
+  }
+  std::out_of_range invalid_action(int env, std::size_t component, const std::string& value,
+                                   const std::string& valid) const {
+    return std::out_of_range(config_.name + ": action component " + std::to_string(component) + " of environment " +
+                             std::to_string(global_id(env)) + " is " + value + ", must be " + valid);
+  }
+
+  // Writes the results to the buffers and the statistics; true if the environment must be reset.
+  bool record(int env) {
+    std::size_t done_agents = 0;
+    bool any_truncated = false;
+    for (std::size_t agent = 0; agent < agents(); ++agent) {
+      const std::size_t i = row(env) + agent;
+      const StepResult& result = results_[i];
+      rewards[i] = result.reward;
+      terminated[i] = result.terminated;
+      truncated[i] = result.truncated && !result.terminated;
+      episodes_[i].return_sum += static_cast<double>(result.reward);
+      ++episodes_[i].length;
+      done_agents += result.done();
+      any_truncated |= truncated[i];
+    }
+    if (done_agents == 0) return false;
+    if (any_truncated) {
+      if (done_agents < agents()) {
+        throw std::logic_error(config_.name + ": truncation must end the episode of all agents at once");
+      }
+      state(env).observe(params_, observation_of(env, final_observations));
+    }
+    finish_episodes(env);
+    return done_agents == agents();
+  }
+
+  void finish_episodes(int env) {
+    double* finished = finished_of(env);
+    const std::size_t num_metrics = spec_.metrics.size();
+    std::vector<float> values(agents() * num_metrics);  // empty, hence free, where there are no metrics
+    if constexpr (requires(const E& fixed, std::span<float> out) { fixed.metrics(params_, out); }) {
+      state(env).metrics(params_, values);
+    }
+    for (std::size_t agent = 0; agent < agents(); ++agent) {
+      const std::size_t i = row(env) + agent;
+      if (!results_[i].done()) continue;
+      finished[0] += 1;
+      finished[1] += episodes_[i].return_sum;
+      finished[2] += static_cast<double>(episodes_[i].length);
+      for (std::size_t m = 0; m < num_metrics; ++m) finished[3 + m] += static_cast<double>(values[agent * num_metrics + m]);
+      episodes_[i] = Episode{};
+    }
+  }
+
+  const Params params_;
+  std::vector<StepResult> results_;
+};
+
+}  // namespace dist_trainer
