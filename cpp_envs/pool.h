@@ -40,13 +40,11 @@ struct Episode {
 class Pool {
  public:
   Pool(PoolConfig config, Spec spec, std::size_t state_bytes, std::size_t observation_item_bytes)
-      : config_(std::move(config)),
+      : config_(checked(std::move(config))),
         spec_(std::move(spec)),
         state_bytes_(state_bytes),
         observation_bytes_(observation_item_bytes * static_cast<std::size_t>(spec_.observation_size())),
         workers_(config_.threads) {
-    if (config_.num_envs < 1) throw std::invalid_argument("num_envs must be at least 1");
-    if (config_.threads < 1) throw std::invalid_argument("threads must be at least 1");
     const auto envs = static_cast<std::size_t>(config_.num_envs), agents = static_cast<std::size_t>(rows());
     const auto components = static_cast<std::size_t>(spec_.action.components());
     std::size_t bytes = 0;
@@ -98,15 +96,17 @@ class Pool {
 
   // Starts one step of every environment with the actions in the buffer; returns at once if there are worker threads.
   void send() {
-    require_idle("send");
+    require_ready("send");
     run([this](int first, int last) { step_envs(first, last); });
   }
 
-  // Waits for the step to finish.
+  // Waits for the step to finish. If it failed, some environments have stepped and others have not: the pool then has
+  // to be reset or restored.
   void recv() {
     if (!in_flight_) throw std::logic_error("recv() without a send() before it");
-    in_flight_ = false;
+    in_flight_ = ready_ = false;
     workers_.wait();
+    ready_ = true;
   }
 
   // Sums over the episodes that ended since the last call: {episodes, returns, lengths, metrics...}. Summed in the
@@ -128,7 +128,7 @@ class Pool {
     return state_bytes_ + sizeof(std::uint64_t) + sizeof(Episode) * agents() + sizeof(double) * statistics_size();
   }
   void snapshot(std::byte* out) {
-    require_idle("snapshot");
+    require_ready("snapshot");
     for (int env = 0; env < config_.num_envs; ++env) {
       for_each_part(env, [&out](std::byte* part, std::size_t size) {
         std::memcpy(out, part, size);
@@ -160,6 +160,8 @@ class Pool {
   virtual void step_envs(int first, int last) = 0;
   virtual void observe_envs(int first, int last) = 0;
 
+  void stop_workers() { workers_.stop(); }
+
   std::size_t agents() const { return static_cast<std::size_t>(spec_.num_agents); }
   std::uint32_t global_id(int env) const { return static_cast<std::uint32_t>(config_.first_env + env); }
   Rng rng(int env, Purpose purpose) const { return {config_.seed, global_id(env), steps_[env], purpose}; }
@@ -179,8 +181,21 @@ class Pool {
   Episode* episodes_ = nullptr;
 
  private:
+  static PoolConfig checked(PoolConfig config) {
+    if (config.num_envs < 1) throw std::invalid_argument("num_envs must be at least 1");
+    if (config.first_env < 0) throw std::invalid_argument("first_env must be at least 0");
+    if (config.threads < 1 || config.threads > 1024) throw std::invalid_argument("threads must be 1 to 1024");
+    return config;
+  }
   void require_idle(const char* call) const {
     if (in_flight_) throw std::logic_error(std::string(call) + "() while a step is in flight: call recv() first");
+  }
+  void require_ready(const char* call) const {
+    require_idle(call);
+    if (!ready_) {
+      throw std::logic_error(std::string(call) +
+                             "() on a pool that is new or whose last step failed: call reset() or restore() first");
+    }
   }
   void run(Workers::Job job) {
     in_flight_ = true;
@@ -197,7 +212,7 @@ class Pool {
   std::size_t state_bytes_, observation_bytes_;
   std::unique_ptr<SharedMemory> memory_;
   double* finished_ = nullptr;  // (num_envs, statistics_size)
-  bool in_flight_ = false;
+  bool in_flight_ = false, ready_ = false;
   Workers workers_;  // last: its threads end before the buffers go
 };
 
@@ -216,6 +231,8 @@ class EnvPool final : public Pool {
     }
     results_.resize(static_cast<std::size_t>(rows()));
   }
+
+  ~EnvPool() override { stop_workers(); }  // a step in flight needs what this class owns
 
   bool observations_are_bytes() const override { return std::is_same_v<Observation, std::uint8_t>; }
 
@@ -269,7 +286,9 @@ class EnvPool final : public Pool {
     Rng stream = rng(env, Purpose::kStep);
     const std::span<StepResult> results(&results_[row(env)], agents());
     E& environment = state(env);
-    if constexpr (requires { { environment.step(params_, *chosen, stream) } -> std::same_as<StepResult>; }) {
+    if constexpr (requires {
+                    { environment.step(params_, *chosen, stream) } -> std::same_as<StepResult>;
+                  }) {
       results[0] = environment.step(params_, *chosen, stream);
     } else if constexpr (requires(std::span<const Action> action) {
                            { environment.step(params_, action, stream) } -> std::same_as<StepResult>;
@@ -337,7 +356,9 @@ class EnvPool final : public Pool {
       finished[0] += 1;
       finished[1] += episodes_[i].return_sum;
       finished[2] += static_cast<double>(episodes_[i].length);
-      for (std::size_t m = 0; m < num_metrics; ++m) finished[3 + m] += static_cast<double>(values[agent * num_metrics + m]);
+      for (std::size_t m = 0; m < num_metrics; ++m) {
+        finished[3 + m] += static_cast<double>(values[agent * num_metrics + m]);
+      }
       episodes_[i] = Episode{};
     }
   }

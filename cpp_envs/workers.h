@@ -20,18 +20,27 @@ class Workers {
 
   // One thread means the caller's own: `start` then runs the job before it returns.
   explicit Workers(int threads) {
-    for (int i = 0; i < threads && threads > 1; ++i) threads_.emplace_back([this] { work(); });
+    try {
+      for (int i = 0; i < threads && threads > 1; ++i) threads_.emplace_back([this] { work(); });
+    } catch (...) {  // the system refuses one more
+      stop();
+      throw;
+    }
   }
-  ~Workers() {
+  ~Workers() { stop(); }
+  Workers(const Workers&) = delete;
+  Workers& operator=(const Workers&) = delete;
+
+  // Ends the threads, after the job they may be in. Nothing can be started afterwards.
+  void stop() {
     {
       std::lock_guard lock(mutex_);
       stopping_ = true;
     }
     wake_.notify_all();
     for (auto& thread : threads_) thread.join();
+    threads_.clear();
   }
-  Workers(const Workers&) = delete;
-  Workers& operator=(const Workers&) = delete;
 
   int threads() const { return threads_.empty() ? 1 : static_cast<int>(threads_.size()); }
 
