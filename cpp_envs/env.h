@@ -57,9 +57,7 @@ struct ActionSpec {
   static ActionSpec continuous(std::vector<float> low, std::vector<float> high) {
     return {ActionKind::kContinuous, {}, std::move(low), std::move(high)};
   }
-  int components() const {
-    return static_cast<int>(kind == ActionKind::kContinuous ? low.size() : sizes.size());
-  }
+  int components() const { return static_cast<int>(kind == ActionKind::kContinuous ? low.size() : sizes.size()); }
 };
 
 struct Spec {
@@ -76,16 +74,15 @@ struct Spec {
 };
 
 template <class E>
-concept Environment = std::is_trivially_copyable_v<E> && std::is_default_constructible_v<E> &&
-                      (std::is_same_v<typename E::Observation, float> ||
-                       std::is_same_v<typename E::Observation, std::uint8_t>) &&
-                      (std::is_same_v<typename E::Action, float> ||
-                       std::is_same_v<typename E::Action, std::int32_t>) &&
-                      requires(E env, const E& fixed, const typename E::Params& params, Rng& rng,
-                               std::span<typename E::Observation> observation) {
-                        { E::spec(params) } -> std::same_as<Spec>;
-                        env.reset(params, rng);
-                        fixed.observe(params, observation);
-                      };
+concept Environment =
+    std::is_trivially_copyable_v<E> && std::is_default_constructible_v<E> &&
+    (std::is_same_v<typename E::Observation, float> || std::is_same_v<typename E::Observation, std::uint8_t>) &&
+    (std::is_same_v<typename E::Action, float> || std::is_same_v<typename E::Action, std::int32_t>) &&
+    requires(E env, const E& fixed, const typename E::Params& params, Rng& rng,
+             std::span<typename E::Observation> observation) {
+      { E::spec(params) } -> std::same_as<Spec>;
+      env.reset(params, rng);
+      fixed.observe(params, observation);
+    };
 
 }  // namespace dist_trainer

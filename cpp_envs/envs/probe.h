@@ -35,7 +35,8 @@ struct Probe {
     Spec spec;
     spec.observation_shape = kBytes ? std::vector<int>{1, kSide, kSide} : std::vector<int>{kComponents * kChoices + 1};
     if constexpr (kContinuous) {
-      spec.action = ActionSpec::continuous(std::vector<float>(kComponents, -2.0F), std::vector<float>(kComponents, 2.0F));
+      spec.action =
+          ActionSpec::continuous(std::vector<float>(kComponents, -2.0F), std::vector<float>(kComponents, 2.0F));
     } else if constexpr (kComponents == 1) {
       spec.action = ActionSpec::discrete(kChoices);
     } else {
