@@ -1,0 +1,138 @@
+// Steps every registered environment with random valid actions, under the sanitizers of sanitize.sh: one thread or
+// many, restored from a snapshot or not, the numbers must be the same, and finite.
+//
+// Usage: exercise_envs [steps per environment]
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "registry.h"
+
+namespace dist_trainer {
+namespace {
+
+constexpr int kEnvs = 13;  // not a multiple of any number of threads
+constexpr std::uint64_t kSeed = 0x123456789ABCDEF;
+
+void require(bool holds, const std::string& what) {
+  if (!holds) throw std::runtime_error(what);
+}
+
+std::unique_ptr<Pool> make_pool(const std::string& name, int threads) {
+  return find_env(name).make_pool({name, kEnvs, 0, kSeed, threads}, {});
+}
+
+std::size_t observation_bytes(const Pool& pool) {  // of one row
+  return static_cast<std::size_t>(pool.spec().observation_size()) * (pool.observations_are_bytes() ? 1 : sizeof(float));
+}
+
+// The noise picks the actions; continuous ones go beyond the bounds now and then, where they are clipped.
+void choose_actions(Pool& pool) {
+  const ActionSpec& spec = pool.spec().action;
+  const auto components = static_cast<std::size_t>(spec.components());
+  for (std::size_t i = 0; i < static_cast<std::size_t>(pool.rows()) * components; ++i) {
+    const std::size_t component = i % components;
+    if (spec.kind == ActionKind::kContinuous) {
+      const float low = spec.low[component], high = spec.high[component];
+      reinterpret_cast<float*>(pool.actions)[i] = low + (high - low) * (1.2F * pool.noise[i] - 0.1F);
+    } else {
+      const int size = spec.sizes[component];
+      const int choice = static_cast<int>(pool.noise[i] * static_cast<float>(size));
+      reinterpret_cast<std::int32_t*>(pool.actions)[i] = std::min(choice, size - 1);
+    }
+  }
+}
+
+void step(Pool& pool) {
+  choose_actions(pool);
+  pool.send();
+  pool.recv();
+}
+
+// Final observations count only where they were written: in truncated rows.
+void require_same(const Pool& a, const Pool& b, const std::string& when) {
+  const auto rows = static_cast<std::size_t>(a.rows()), row_bytes = observation_bytes(a);
+  const auto components = static_cast<std::size_t>(a.spec().action.components());
+  const auto same = [](const void* left, const void* right, std::size_t bytes) {
+    return std::memcmp(left, right, bytes) == 0;
+  };
+  require(same(a.observations, b.observations, rows * row_bytes), "observations differ " + when);
+  require(same(a.noise, b.noise, rows * components * sizeof(float)), "noise differs " + when);
+  require(same(a.rewards, b.rewards, rows * sizeof(float)), "rewards differ " + when);
+  require(same(a.terminated, b.terminated, rows), "terminated differs " + when);
+  require(same(a.truncated, b.truncated, rows), "truncated differs " + when);
+  for (std::size_t row = 0; row < rows; ++row) {
+    const std::size_t at = row * row_bytes;
+    require(!a.truncated[row] || same(a.final_observations + at, b.final_observations + at, row_bytes),
+            "final observations differ " + when);
+  }
+}
+
+void require_finite(const Pool& pool, const std::string& when) {
+  const auto rows = static_cast<std::size_t>(pool.rows());
+  require(std::all_of(pool.rewards, pool.rewards + rows, [](float x) { return std::isfinite(x); }),
+          "a reward is not finite " + when);
+  if (pool.observations_are_bytes()) return;
+  const auto* values = reinterpret_cast<const float*>(pool.observations);
+  const std::size_t count = rows * static_cast<std::size_t>(pool.spec().observation_size());
+  require(std::all_of(values, values + count, [](float x) { return std::isfinite(x); }),
+          "an observation is not finite " + when);
+}
+
+// Returns the number of episodes that ended.
+double exercise(const std::string& name, int steps) {
+  const auto alone = make_pool(name, 1), threaded = make_pool(name, 3), restored = make_pool(name, 2);
+  alone->reset();
+  threaded->reset();
+  require_same(*alone, *threaded, "after reset");
+  const int middle = steps / 2;
+  for (int i = 0; i < steps; ++i) {
+    const std::string when = "at step " + std::to_string(i);
+    if (i == middle) {
+      std::vector<std::byte> rows(alone->snapshot_bytes() * kEnvs);
+      threaded->snapshot(rows.data());
+      restored->restore(rows.data());
+    }
+    for (Pool* pool : {alone.get(), threaded.get()}) step(*pool);
+    require_same(*alone, *threaded, when + ", with 1 and 3 threads");
+    require_finite(*alone, when);
+    if (i >= middle) {
+      step(*restored);
+      require_same(*alone, *restored, when + ", restored at step " + std::to_string(middle));
+    }
+  }
+  const std::vector<double> statistics = alone->take_statistics();
+  require(statistics == threaded->take_statistics(), "statistics differ with 1 and 3 threads");
+  require(statistics == restored->take_statistics(), "statistics differ after restore");
+  choose_actions(*threaded);
+  threaded->send();  // and is destroyed in flight
+  return statistics[0];
+}
+
+}  // namespace
+}  // namespace dist_trainer
+
+int main(int argc, char** argv) {
+  const int steps = argc > 1 ? std::atoi(argv[1]) : 2000;
+  if (steps < 1) {
+    std::fprintf(stderr, "usage: %s [steps per environment, at least 1]\n", argv[0]);
+    return 2;
+  }
+  int failures = 0;
+  for (const auto& [name, entry] : dist_trainer::registry()) {
+    try {
+      const double episodes = dist_trainer::exercise(name, steps);
+      std::printf("ok    %s: %d steps, %.0f episodes\n", name.c_str(), steps, episodes);
+    } catch (const std::exception& error) {
+      ++failures;
+      std::printf("FAIL  %s: %s\n", name.c_str(), error.what());
+    }
+  }
+  return failures == 0 ? 0 : 1;
+}
