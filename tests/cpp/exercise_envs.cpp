@@ -3,6 +3,7 @@
 //
 // Usage: exercise_envs [steps per environment]
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -10,6 +11,7 @@
 #include <exception>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "registry.h"
@@ -24,8 +26,8 @@ void require(bool holds, const std::string& what) {
   if (!holds) throw std::runtime_error(what);
 }
 
-std::unique_ptr<Pool> make_pool(const std::string& name, int threads) {
-  return find_env(name).make_pool({name, kEnvs, 0, kSeed, threads}, {});
+std::unique_ptr<Pool> make_pool(const std::string& name, int threads, int envs = kEnvs) {
+  return find_env(name).make_pool({name, envs, 0, kSeed, threads}, {});
 }
 
 std::size_t observation_bytes(const Pool& pool) {  // of one row
@@ -110,9 +112,17 @@ double exercise(const std::string& name, int steps) {
   const std::vector<double> statistics = alone->take_statistics();
   require(statistics == threaded->take_statistics(), "statistics differ with 1 and 3 threads");
   require(statistics == restored->take_statistics(), "statistics differ after restore");
-  choose_actions(*threaded);
-  threaded->send();  // and is destroyed in flight
   return statistics[0];
+}
+
+// Destroys pools whose threads have been told to step, are at it, or are done.
+void destroy_in_flight(const std::string& name) {
+  for (int wait = 0; wait < 8; ++wait) {
+    const auto pool = make_pool(name, 3, 4000);
+    pool->reset();
+    pool->send();
+    std::this_thread::sleep_for(std::chrono::microseconds(100 * wait));
+  }
 }
 
 }  // namespace
@@ -128,6 +138,7 @@ int main(int argc, char** argv) {
   for (const auto& [name, entry] : dist_trainer::registry()) {
     try {
       const double episodes = dist_trainer::exercise(name, steps);
+      dist_trainer::destroy_in_flight(name);
       std::printf("ok    %s: %d steps, %.0f episodes\n", name.c_str(), steps, episodes);
     } catch (const std::exception& error) {
       ++failures;
