@@ -273,7 +273,8 @@ main() {
   rm -f -- "$stamp"
   : >"$installing"
   printf '%s\n' "$constraints" >"$chosen"
-  stage "packages and C++ module, constraints: ${constraints:-none}" install_package
+  local shown=${constraints#"$root"/}
+  stage "packages and C++ module, constraints: ${shown:-none}" install_package
   rm -f -- "$installing"
   stage "import check" module_imports
   printf '%s\n' "$state" >"$stamp.new"
