@@ -5,6 +5,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 from numpy.typing import NDArray
 
 from dist_trainer import _cpp_envs
@@ -34,11 +35,13 @@ class CartPole:
 def play_side_by_side(ours: CartPole, theirs: gymnasium.Env[Any, Any], policy: Policy) -> tuple[int, bool]:
     """One episode in both, compared bit for bit at every step; returns its length and whether it was truncated."""
     theirs.reset(seed=0)
+    inside = theirs.unwrapped
+    assert isinstance(inside, CartPoleEnv)
     start = ours.buffers["observations"][0].astype(np.float64)
-    theirs.unwrapped.state = start  # exact: start states are drawn as float32
+    inside.state = start  # exact: start states are drawn as float32
     assert ours.state().tobytes() == start.tobytes()
     for length in range(1, 501):
-        action = policy(theirs.unwrapped.state)
+        action = policy(ours.state())
         ours.step(action)
         observation, reward, terminated, truncated, _ = theirs.step(action)
         assert ours.buffers["rewards"][0] == reward
@@ -48,7 +51,7 @@ def play_side_by_side(ours: CartPole, theirs: gymnasium.Env[Any, Any], policy: P
             assert ours.buffers["final_observations"][0].tobytes() == observation.tobytes()
         if terminated or truncated:
             return length, not terminated
-        assert ours.state().tobytes() == theirs.unwrapped.state.tobytes()
+        assert ours.state().tobytes() == np.asarray(inside.state).tobytes()
         assert ours.buffers["observations"][0].tobytes() == observation.tobytes()
     raise AssertionError("an episode of CartPole-v1 has at most 500 steps")
 
@@ -63,7 +66,11 @@ def test_random_episodes_equal_gymnasium() -> None:
     lengths = []
     for _ in range(50):
         bias = rng.uniform(0.2, 0.8)  # lopsided pushing leads through other states than fair coins do
-        length, truncated = play_side_by_side(ours, theirs, lambda _, bias=bias: int(rng.random() < bias))
+
+        def push(_: State, bias: float = bias) -> int:
+            return int(rng.random() < bias)
+
+        length, truncated = play_side_by_side(ours, theirs, push)
         assert not truncated
         lengths.append(length)
     assert len(set(lengths)) > 10
