@@ -229,7 +229,7 @@ make_venv() {
   # --clear empties the folder rather than replacing it: .venv may be a link to a larger disk.
   "$python" -m venv --clear "$venv" || return
   # What CMake remembers of the Python before would be wrong for this one.
-  find "$root/build" -mindepth 2 -maxdepth 2 -name CMakeCache.txt -delete || return
+  find "$root/build" -path "$root/build/cp3*/CMakeCache.txt" -delete || return
   printf '%s\n' "$root" >"$made"
 }
 
