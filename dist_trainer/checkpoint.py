@@ -1,0 +1,75 @@
+"""Everything that exact resume needs, gathered from all learners into one file and cut up again for any number of them.
+
+What belongs to an environment is saved in the order of the global ids, so that a checkpoint does not know how many
+learners wrote it. No random state is saved: all randomness is keyed by counters that are.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dist_trainer import optimizers
+from dist_trainer.checkpoint_file import checkpoint_path, prune_checkpoints, read_checkpoint, write_checkpoint
+from dist_trainer.distributed import World
+from dist_trainer.learner import Learner
+
+
+def save_checkpoint(learner: Learner, run_dir: Path, keep: int, extra: dict[str, Any]) -> None:
+    """All learners take part; the first writes. `extra`: plain data of the first learner, returned by load."""
+    world = learner.world
+    per_env = {
+        # (E, bytes), (L, E * A, H), (E * A,) over all learners, in the order of the global environment ids
+        "snapshot": world.gather(torch.from_numpy(learner.pool.snapshot()), 0),
+        "state": world.gather(learner.collector.state, 1),
+        "running_returns": world.gather(learner.returns.running, 0),
+    }
+    if not world.is_first:
+        return
+    payload = io.BytesIO()
+    torch.save(
+        {
+            "iteration": learner.iteration,
+            "optimizer_step": learner.optimizer_step,
+            "policy": learner.policy.state_dict(),
+            "optimizer": optimizers.capture(learner.optimizer),
+            "observation_normalizer": learner.observations.state_dict(),
+            "return_moments": learner.returns.moments.state_dict(),
+            "per_env": per_env,
+            "extra": extra,
+        },
+        payload,
+    )
+    write_checkpoint(checkpoint_path(run_dir, learner.iteration), payload.getvalue())
+    prune_checkpoints(run_dir, keep)
+
+
+def load_file(path: Path) -> dict[str, Any]:
+    """The content on the CPU. Executes no code from the file. Raises ConfigError if it is missing or damaged."""
+    return torch.load(io.BytesIO(read_checkpoint(path)), map_location="cpu", weights_only=True)
+
+
+def load_checkpoint(learner: Learner, path: Path) -> dict[str, Any]:
+    """Continues from the file; returns `extra`. Every learner reads it and takes what is its own."""
+    saved = load_file(path)
+    learner.iteration = saved["iteration"]
+    learner.optimizer_step = saved["optimizer_step"]
+    learner.policy.load_state_dict(saved["policy"])
+    optimizers.restore(learner.optimizer, saved["optimizer"])
+    learner.observations.load_state_dict(saved["observation_normalizer"])
+    learner.returns.moments.load_state_dict(saved["return_moments"])
+    per_env = saved["per_env"]
+    learner.pool.restore(_slice(per_env["snapshot"], 0, learner.world).numpy())
+    learner.collector.state = _slice(per_env["state"], 1, learner.world).to(learner.world.device)
+    learner.returns.running.copy_(_slice(per_env["running_returns"], 0, learner.world))
+    return saved["extra"]
+
+
+def _slice(everyone: Tensor, dim: int, world: World) -> Tensor:
+    """This learner's part of something that was gathered along `dim`."""
+    size = everyone.shape[dim] // world.size
+    return everyone.narrow(dim, world.rank * size, size).contiguous()

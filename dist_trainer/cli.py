@@ -1,0 +1,262 @@
+"""From the command line to a checked configuration. Imports hydra but not torch, so that mistakes show at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dist_trainer.checkpoint_file import find_checkpoint, read_checkpoint
+from dist_trainer.config import EvaluateConfig, TrainConfig, validate_evaluate, validate_train
+from dist_trainer.envs import EnvSpec, env_spec
+from dist_trainer.errors import ConfigError, choices
+from dist_trainer.run_folder import CONFIG_FILE, check_run_dir
+
+T = TypeVar("T")
+GROUPS = ("env", "policy", "optimizer")
+HELP = """\
+dist_trainer: PPO with an LSTM on C++ environments, on any number of learners.
+
+  python -m dist_trainer train    [SETTING=VALUE ...]   train an agent
+  python -m dist_trainer evaluate checkpoint=RUN ...    play episodes with a trained agent, print its score
+
+Several learners:   torchrun --standalone --nproc-per-node=8 -m dist_trainer train env=breakout
+Continue a run:     python -m dist_trainer train resume=runs/NAME
+Show the settings:  python -m dist_trainer train --cfg job env=tmaze optimizer=adamw
+A verb's settings:  python -m dist_trainer train --help
+"""
+
+
+def config_dir() -> Path:
+    """`configs/`: beside the package in a checkout, inside it where it was installed."""
+    package = Path(__file__).resolve().parent
+    return next(path for path in (package.parent / "configs", package / "configs") if (path / "train.yaml").exists())
+
+
+def group_choices(group: str) -> list[str]:
+    return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
+
+
+def settings_help(schema: type, path: Path) -> str:
+    """Every field of a dataclass of config.py with its default and the comment behind it."""
+    source = path.read_text().split(f"\nclass {schema.__name__}:", 1)[1].split("\n@dataclass", 1)[0]
+    comments = dict(re.findall(r"^    (\w+): .*?# (.*)$", source, re.MULTILINE))
+    lines = []
+    for field in dataclasses.fields(schema):
+        if dataclasses.is_dataclass(field.type) or field.name in GROUPS:
+            continue
+        default = "required" if field.default == "???" else f"default {field.default}"
+        lines.append(f"  {field.name:22} {comments.get(field.name, '')} ({default})".replace(" ( ", " ("))
+    return "\n".join(lines)
+
+
+def _parse(arguments: Sequence[str]) -> list[Override]:
+    """Raises ConfigError where an argument is no override."""
+    parser = OverridesParser.create()
+    parsed = []
+    for argument in arguments:
+        try:
+            parsed.append(parser.parse_override(argument))
+        except HydraException:
+            raise ConfigError("argument", repr(argument), "must be SETTING=VALUE; see --help") from None
+    return parsed
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(line.strip() for line in str(error).splitlines() if line.strip() and "full_key" not in line)
+
+
+def _check_keys(defaults: DictConfig, overrides: Sequence[Override]) -> None:
+    """Every override must name an existing setting, or an existing choice of a group."""
+    for override in overrides:
+        key, value = override.key_or_group, override.value()
+        if key in GROUPS:
+            if value not in group_choices(key):
+                raise ConfigError(key, value, f"no such file in configs/{key}; " + choices(group_choices(key), str(value)))
+            continue
+        node: Any = defaults
+        prefix = ""
+        for part in key.split("."):
+            if not isinstance(node, DictConfig) or (part not in node and not override.is_add()):
+                names = [prefix + str(name) for name in node] if isinstance(node, DictConfig) else []
+                raise ConfigError(key, value, "no such setting; " + choices(names, prefix + part))
+            node, prefix = node._get_node(part) if part in node else None, f"{prefix}{part}."
+
+
+def _check_types(defaults: DictConfig, config: DictConfig) -> None:
+    """Groups with a _target_ have no dataclass: a value must be of the kind of its default in the yaml."""
+    for group in ("policy", "optimizer"):
+        for name, default in OmegaConf.to_container(defaults[group]).items():  # type of the yaml's own value
+            value = config[group][name] if name in config[group] else default
+            kind = (int, float) if isinstance(default, int | float) and not isinstance(default, bool) else type(default)
+            is_bool_for_number = isinstance(value, bool) and not isinstance(default, bool)
+            plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+            if default is not None and (not isinstance(plain, kind) or is_bool_for_number):
+                raise ConfigError(f"{group}.{name}", value, f"must be of the kind of its default {default}")
+            if isinstance(default, int) and isinstance(plain, float):
+                raise ConfigError(f"{group}.{name}", value, "must be a whole number")
+
+
+def compose_train(arguments: Sequence[str]) -> tuple[TrainConfig, DictConfig, dict[str, str]]:
+    """The typed configuration, the same as a tree, and the chosen file of each group. Raises ConfigError."""
+    overrides = _parse(arguments)
+    groups = [override for override in overrides if override.key_or_group in GROUPS]
+    store = ConfigStore.instance()
+    store.store(name="schema", node=TrainConfig)
+    try:
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            for override in groups:
+                _check_keys(OmegaConf.create(), [override])
+            defaults = compose("train", [override.input_line or "" for override in groups])
+            _check_keys(defaults, overrides)
+            config = compose("train", list(arguments), return_hydra_config=True)
+        chosen = {group: config.hydra.runtime.choices[group] for group in GROUPS}
+        OmegaConf.set_struct(config, False)
+        del config["hydra"]
+        _check_types(defaults, config)
+        typed: Any = OmegaConf.to_object(config)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise _as_config_error(error) from None
+    return typed, config, chosen
+
+
+def _as_config_error(error: Exception) -> ConfigError:
+    cause: BaseException | None = error
+    while cause and not isinstance(cause, OmegaConfBaseException):
+        cause = cause.__cause__
+    field = str(getattr(cause, "full_key", None) or "configuration")
+    message = _one_line(cause if isinstance(cause, Exception) else error)
+    value = re.search(r"[Vv]alue '(.*?)'", message)
+    return ConfigError(field, value.group(1) if value else "", message)
+
+
+def _typed_from(schema: type[T], overrides: Sequence[Override], base: DictConfig) -> T:
+    """`base` with overrides, checked against the dataclass. Raises ConfigError."""
+    _check_keys(base, overrides)
+    try:
+        for override in overrides:
+            OmegaConf.update(base, override.key_or_group, override.value())
+        typed: Any = OmegaConf.to_object(base)
+    except OmegaConfBaseException as error:
+        raise _as_config_error(error) from None
+    assert isinstance(typed, schema)
+    return typed
+
+
+def load_train_config(run_dir: Path) -> TrainConfig:
+    """The configuration that a run folder was made with. Raises ConfigError."""
+    path = run_dir / CONFIG_FILE
+    if not path.is_file():
+        raise ConfigError("run folder", run_dir, f"is not one: it has no {CONFIG_FILE}")
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(TrainConfig), OmegaConf.create(yaml.safe_load(path.read_text())))
+        typed: Any = OmegaConf.to_object(merged)
+    except (OmegaConfBaseException, yaml.YAMLError) as error:
+        raise ConfigError("run folder", path, _one_line(error)) from None
+    return typed
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainPlan:
+    """A run that can start. Exactly one of `run_dir` as asked for (None: name it by the time) and `resume_from` counts."""
+
+    config: TrainConfig
+    default_name: tuple[str, str]  # policy and optimizer, for the run folder's name
+    resume_from: Path | None  # checkpoint file
+
+
+def plan_train(arguments: Sequence[str], world_size: int) -> TrainPlan:
+    """Everything that can be checked before torch is imported and learners connect. Raises ConfigError."""
+    overrides = _parse(arguments)
+    resume = next((str(override.value()) for override in overrides if override.key_or_group == "resume"), None)
+    if resume:
+        config, checkpoint = _plan_resume(resume, [o for o in overrides if o.key_or_group != "resume"])
+        names = ("", "")
+    else:
+        config, _, chosen = compose_train(arguments)
+        names, checkpoint = (chosen["policy"], chosen["optimizer"]), None
+    validate_train(config, world_size)
+    check_policy_fits(config, env_spec(config.env))
+    if not resume and config.run_dir:
+        check_run_dir(config.run_dir)
+    return TrainPlan(config, names, checkpoint)
+
+
+def _plan_resume(resume: str, overrides: Sequence[Override]) -> tuple[TrainConfig, Path]:
+    checkpoint = find_checkpoint(resume, "resume")
+    read_checkpoint(checkpoint)  # damaged files are refused now
+    run_dir = checkpoint.parent.parent if Path(resume).is_file() else Path(resume)
+    saved = load_train_config(run_dir)
+    # What these say is in the checkpoint: changing it would make another run of this one.
+    fixed = ("env", "policy", "total_envs", "horizon", "seed", "dtype", "run_dir")
+    for override in overrides:
+        key = override.key_or_group
+        if key in GROUPS or key.split(".")[0] in fixed or key == "optimizer._target_":
+            raise ConfigError(key, override.value(), "cannot change when a run is resumed; start a new one")
+    config = _typed_from(TrainConfig, overrides, OmegaConf.structured(saved))
+    return dataclasses.replace(config, run_dir=str(run_dir)), checkpoint
+
+
+def check_policy_fits(config: TrainConfig, spec: EnvSpec) -> None:
+    """Raises ConfigError if the policy has no head for the environment's actions."""
+    kinds = config.policy.get("action_kinds", [])
+    if spec.action_kind not in kinds:
+        valid = f"{config.env.name} has {spec.action_kind} actions, which this policy does not list; choose another policy"
+        raise ConfigError("policy.action_kinds", kinds, valid)
+
+
+def plan_evaluate(arguments: Sequence[str]) -> tuple[EvaluateConfig, TrainConfig, Path]:
+    """What to evaluate, the configuration it was trained with, and the checkpoint file. Raises ConfigError."""
+    config = _typed_from(EvaluateConfig, _parse(arguments), OmegaConf.structured(EvaluateConfig))
+    validate_evaluate(config)
+    checkpoint = find_checkpoint(config.checkpoint, "checkpoint")
+    read_checkpoint(checkpoint)
+    return config, load_train_config(checkpoint.parent.parent), checkpoint
+
+
+def verb_help(verb: str) -> str:
+    """What `VERB --help` prints."""
+    source = Path(__file__).with_name("config.py")
+    if verb == "evaluate":
+        return "python -m dist_trainer evaluate checkpoint=RUN [SETTING=VALUE ...]\n\n" + settings_help(
+            EvaluateConfig, source
+        )
+    files = "\n".join(f"  {group}={{{','.join(group_choices(group))}}}" for group in GROUPS)
+    _, tree, _ = compose_train([])
+    nested = {name: node for name, node in tree.items() if OmegaConf.is_dict(node)}
+    dotted = "\n".join(
+        textwrap.fill(f"{name}: " + ", ".join(f"{key}={value}" for key, value in node.items()), 110,
+                      initial_indent="  ", subsequent_indent="      ", break_long_words=False)
+        for name, node in nested.items()
+    )
+    return (
+        "python -m dist_trainer train [SETTING=VALUE ...]\n\nFiles in configs/:\n"
+        f"{files}\n\nSettings:\n{settings_help(TrainConfig, source)}\n\n"
+        f"Settings of a group, written GROUP.NAME=VALUE (defaults shown; meanings in dist_trainer/config.py):\n{dotted}\n"
+    )
+
+
+def job_text(arguments: Sequence[str]) -> str:
+    """What `train --cfg job` prints: the resolved configuration."""
+    return OmegaConf.to_yaml(compose_train(arguments)[1])
+
+
+def launched_world_size() -> int:
+    """The number of learners that torchrun announces. Raises ConfigError where it is no number."""
+    value = os.environ.get("WORLD_SIZE", "1")
+    if not value.isdigit() or int(value) < 1:
+        raise ConfigError("WORLD_SIZE", value, "the launcher must set a number of at least 1")
+    return int(value)

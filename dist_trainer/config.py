@@ -1,0 +1,183 @@
+"""Every setting of a run, typed, with its default, its meaning and its valid range.
+
+Nothing here imports torch: a bad configuration is refused within a second, before any learner connects to another.
+`configs/` holds the yaml files (one per environment, policy and optimizer) that fill these dataclasses.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from dist_trainer.errors import ConfigError, choices
+
+
+@dataclass
+class EnvConfig:
+    """Which environment; `params` are the C++ struct's own parameters, checked there."""
+
+    name: str = "???"
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class PPOConfig:
+    """The algorithm (Schulman et al., arXiv 1707.06347). Sizes are of the global batch, whatever the number of learners."""
+
+    update_epochs: int = 1  # passes over each rollout
+    minibatches: int = 16  # optimizer steps per pass; total_envs must be a multiple
+    clip: float = 0.2  # the probability ratio is clipped to 1 +- clip
+    value_clip: float | None = None  # clip the change of the value function too, as CleanRL does
+    value_coef: float = 0.5
+    entropy_coef: float = 2e-3
+    max_grad_norm: float = 0.5  # of the gradient reduced over all learners
+    gamma: float = 0.99  # discount per step
+    gae_lambda: float = 0.95
+    advantage: str = "gae"  # gae | vtrace (off-policy corrections from the second update epoch on)
+    vtrace_rho_clip: float = 1.0
+    vtrace_c_clip: float = 1.0
+    normalize_advantages: bool = True
+    target_kl: float | None = None  # stop further update epochs of an iteration above this KL divergence
+
+
+@dataclass
+class ScheduleConfig:
+    """The learning rate over the whole global run, as a factor on optimizer.lr."""
+
+    kind: str = "cosine"  # constant | linear | cosine; the last two end at 0
+    warmup: float = 0.0  # fraction of the run over which the factor first rises linearly from 0
+
+
+@dataclass
+class NormalizeConfig:
+    """Running normalizers, reduced over all learners and kept in checkpoints."""
+
+    observations: bool = True  # float observations to mean 0, variance 1; uint8 is scaled to [0, 1] instead
+    returns: bool = True  # rewards divided by the standard deviation of the discounted return
+    clip: float = 10.0  # normalized values are clipped to +- clip
+    warmup_steps: int = 64  # steps of random actions, in environments of their own, that the statistics start from
+
+
+@dataclass
+class TrainConfig:
+    """`python -m dist_trainer train`."""
+
+    env: EnvConfig = field(default_factory=EnvConfig)
+    policy: dict[str, Any] = field(default_factory=dict)  # _target_ and its arguments
+    optimizer: dict[str, Any] = field(default_factory=dict)  # _target_ and its arguments
+    ppo: PPOConfig = field(default_factory=PPOConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    normalize: NormalizeConfig = field(default_factory=NormalizeConfig)
+
+    seed: int = 1
+    total_env_steps: float = 2e6  # over all learners; rounded up to whole iterations
+    total_envs: int = 1024  # over all learners, which own equal, contiguous slices
+    horizon: int = 64  # steps per rollout (T)
+
+    run_dir: str | None = None  # default: runs/<env>-<policy>-<optimizer>-<time>
+    resume: str | None = None  # run folder to continue; its configuration is used
+    device: str = "auto"  # auto | cpu | cuda
+    dtype: str = "float32"  # float32 | float64 (for tests of exactness)
+    torch_threads: int | None = None  # per learner; default: this machine's cores shared out over its learners
+    env_threads: int | None = None  # per learner; default: the same
+
+    log_every: int = 1  # iterations between points in TensorBoard
+    check_every: int = 10  # iterations between comparisons of the learners' weights; 0: never
+    checkpoint_every: int | None = None  # iterations between checkpoints
+    checkpoint_minutes: float = 5.0  # minutes between checkpoints; one is written at the end and on Ctrl-C as well
+    keep_checkpoints: int = 3
+    max_bad_updates: int = 10  # stop after this many undone (non-finite) updates in a row
+    collective_timeout_s: float = 300.0  # a learner that keeps the others waiting for longer ends the run
+
+    @property
+    def horizon_env_steps(self) -> int:
+        """Steps of all environments in one rollout; an environment with many agents counts once."""
+        return self.total_envs * self.horizon
+
+    @property
+    def iterations(self) -> int:
+        return math.ceil(self.total_env_steps / self.horizon_env_steps)
+
+
+@dataclass
+class EvaluateConfig:
+    """`python -m dist_trainer evaluate`."""
+
+    checkpoint: str = "???"  # a run folder (its newest checkpoint) or a checkpoint file
+    episodes: int = 100
+    greedy: bool = False  # the most likely action instead of a sampled one
+    seed: int = 12345
+    max_steps: int = 100_000  # per environment; an episode that is longer counts as unfinished
+    device: str = "auto"
+    torch_threads: int | None = None
+    env_threads: int | None = None
+    require_mean_return: float | None = None  # exit with status 1 below it
+    json: str | None = None  # also write the result to this file
+
+
+def _require(ok: bool, name: str, value: object, valid: str) -> None:
+    if not ok:
+        raise ConfigError(name, value, valid)
+
+
+def _one_of(name: str, value: str, valid: tuple[str, ...]) -> None:
+    _require(value in valid, name, value, choices(valid, str(value)))
+
+
+def _at_least(config: object, prefix: str, minimum: float, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if value is not None:
+            _require(math.isfinite(value) and value >= minimum, prefix + name, value, f"must be at least {minimum:g}")
+
+
+def _fraction(config: object, prefix: str, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        _require(0 <= value <= 1, prefix + name, value, "must be from 0 to 1")
+
+
+def validate_train(config: TrainConfig, world_size: int) -> None:
+    """Refuses values and combinations that cannot work. Raises ConfigError; needs neither torch nor the environment."""
+    _at_least(config, "", 1, "total_envs", "horizon", "total_env_steps", "torch_threads", "env_threads", "log_every")
+    _at_least(config, "", 1, "checkpoint_every", "keep_checkpoints", "max_bad_updates", "collective_timeout_s")
+    _at_least(config, "", 0, "seed", "check_every")
+    _require(config.seed < 2**63, "seed", config.seed, "must be below 2**63")
+    _require(config.checkpoint_minutes > 0, "checkpoint_minutes", config.checkpoint_minutes, "must be above 0")
+    _one_of("device", config.device, ("auto", "cpu", "cuda"))
+    _one_of("dtype", config.dtype, ("float32", "float64"))
+
+    ppo = config.ppo
+    _at_least(ppo, "ppo.", 1, "update_epochs", "minibatches")
+    _at_least(ppo, "ppo.", 0, "value_coef", "entropy_coef", "vtrace_rho_clip", "vtrace_c_clip", "target_kl")
+    for name in ("clip", "value_clip", "max_grad_norm"):
+        value = getattr(ppo, name)
+        _require(value is None or value > 0, f"ppo.{name}", value, "must be above 0")
+    _fraction(ppo, "ppo.", "gamma", "gae_lambda")
+    _one_of("ppo.advantage", ppo.advantage, ("gae", "vtrace"))
+
+    _one_of("schedule.kind", config.schedule.kind, ("constant", "linear", "cosine"))
+    _fraction(config.schedule, "schedule.", "warmup")
+    _at_least(config.normalize, "normalize.", 0, "warmup_steps")
+    _require(config.normalize.clip > 0, "normalize.clip", config.normalize.clip, "must be above 0")
+    for name in ("policy", "optimizer"):
+        _require("_target_" in getattr(config, name), f"{name}._target_", "", "every yaml of this group names its class")
+    lr = config.optimizer.get("lr")
+    _require(isinstance(lr, int | float) and lr >= 0, "optimizer.lr", lr, "must be a number of at least 0")
+
+    # Every learner owns whole groups of `minibatches` environments, so that the minibatches are the same for every
+    # number of learners (see ARCHITECTURE.md, "Minibatches").
+    unit = world_size * ppo.minibatches
+    if config.total_envs % unit:
+        below = config.total_envs // unit * unit
+        valid = " or ".join(str(count) for count in (below, below + unit) if count)
+        what = f"a multiple of {world_size} learners x ppo.minibatches={ppo.minibatches}"
+        raise ConfigError("total_envs", config.total_envs, f"must be {what}; nearest: {valid}")
+
+
+def validate_evaluate(config: EvaluateConfig) -> None:
+    """Raises ConfigError."""
+    _at_least(config, "", 1, "episodes", "max_steps", "torch_threads", "env_threads")
+    _at_least(config, "", 0, "seed")
+    _one_of("device", config.device, ("auto", "cpu", "cuda"))

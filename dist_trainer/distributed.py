@@ -1,0 +1,137 @@
+"""The learners of one run and what they tell each other. The only file that imports torch.distributed.
+
+Every call that communicates is unconditional: all learners make it, in the same order. Nothing here looks at a clock or
+at local data to decide whether to communicate.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class World:
+    """This learner's place among all learners. One learner alone is a world of size 1 that communicates with nobody."""
+
+    rank: int
+    size: int
+    local_rank: int  # among the learners of this machine
+    local_size: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def sum_(self, tensor: Tensor) -> Tensor:
+        """Sums over all learners, in place. The result has the same bits on every learner."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def broadcast_(self, tensor: Tensor) -> Tensor:
+        """Overwrites the tensor with the first learner's, in place."""
+        if self.size > 1:
+            dist.broadcast(tensor, src=0)
+        return tensor
+
+    def broadcast(self, value: T) -> T:
+        """The first learner's value, of any picklable type."""
+        if self.size == 1:
+            return value
+        values: list[Any] = [value]
+        dist.broadcast_object_list(values, src=0, device=self.device)
+        return values[0]
+
+    def gather(self, tensor: Tensor, dim: int) -> Tensor | None:
+        """On the first learner: the equally shaped tensors of all, joined along `dim` in the order of the ranks."""
+        if self.size == 1:
+            return tensor
+        if tensor.numel() == 0:  # nothing to send, and backends differ in what they make of it
+            return torch.cat([tensor] * self.size, dim)
+        tensor = tensor.contiguous()
+        parts = [torch.empty_like(tensor) for _ in range(self.size)] if self.is_first else None
+        dist.gather(tensor, parts)
+        return torch.cat(parts, dim) if parts else None
+
+    def all_gather(self, tensor: Tensor) -> Tensor:
+        """(size, *tensor.shape): the equally shaped tensors of all learners, on every learner."""
+        if self.size == 1:
+            return tensor[None]
+        out = tensor.new_empty((self.size * tensor.numel(),))
+        dist.all_gather_into_tensor(out, tensor.flatten())
+        return out.view(self.size, *tensor.shape)
+
+
+class LearnersDiffer(RuntimeError):
+    """Replicas that must be bit-identical are not."""
+
+
+def check_identical(world: World, tensors: Mapping[str, Tensor]) -> None:
+    """Compares a checksum of every tensor over all learners; one small all-gather.
+
+    Raises LearnersDiffer that names the first tensor that differs and the ranks that disagree with the majority.
+    """
+    if world.size == 1:
+        return
+    sums = torch.stack([_checksum(tensor).to(world.device) for tensor in tensors.values()])  # (K,) int64
+    everyone = world.all_gather(sums).cpu()  # (W, K)
+    majority = everyone.mode(dim=0).values
+    different = everyone != majority  # (W, K)
+    if different.any():
+        first = int(different.any(dim=0).nonzero()[0])
+        ranks = different[:, first].nonzero().flatten().tolist()
+        name = list(tensors)[first]
+        count = int(different.any(dim=0).sum())
+        raise LearnersDiffer(
+            f"learners hold different values of {name} ({count} of {len(tensors)} tensors differ); "
+            f"not as the majority: ranks {ranks}"
+        )
+
+
+def _checksum(tensor: Tensor) -> Tensor:
+    """A sum over the tensor's bits that depends on their positions; int64, wraps around; exact on every device."""
+    raw = tensor.detach().contiguous().flatten().view(torch.uint8)
+    words = torch.nn.functional.pad(raw, (0, -raw.numel() % 4)).view(torch.int32).to(torch.int64)
+    weights = torch.arange(1, 2 * words.numel(), 2, device=raw.device) * 2654435761  # odd: no single change cancels
+    return (words * weights).sum()
+
+
+def world_size_from_environment() -> int:
+    """The number of learners that the launcher (torchrun) announces; 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def share_of_cores(local_size: int) -> int:
+    """The processor cores that one of the learners on this machine may use, by its CPU affinity."""
+    return max(1, len(os.sched_getaffinity(0)) // local_size)
+
+
+def connect(device: str, timeout_s: float) -> World:
+    """Joins the other learners (gloo on CPU; NCCL for CUDA tensors) as the launcher's environment variables say."""
+    rank, size = int(os.environ.get("RANK", "0")), world_size_from_environment()
+    local_rank, local_size = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    on_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    if on_cuda and local_rank >= torch.cuda.device_count():
+        raise RuntimeError(f"learner {local_rank} of this machine has no GPU: there are {torch.cuda.device_count()}")
+    torch_device = torch.device("cuda", local_rank) if on_cuda else torch.device("cpu")
+    if on_cuda:
+        torch.cuda.set_device(torch_device)
+    if size > 1:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo", timeout=timedelta(seconds=timeout_s))
+    return World(rank, size, local_rank, local_size, torch_device)
+
+
+def disconnect() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()

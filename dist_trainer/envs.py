@@ -1,0 +1,135 @@
+"""The Python face of the C++ environments: which there are, what they look like, and the pool that steps them.
+
+The only file that touches the C++ module. Buffers are numpy views of the pool's shared memory, never copies; nothing
+here imports torch.
+
+Legend: E global environments, A agents per environment, N = E/W * A agent rows of this pool, C action components.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dist_trainer import _cpp_envs
+from dist_trainer.config import EnvConfig
+from dist_trainer.errors import ConfigError, choices
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """What one agent sees and does. `action_kind`: discrete | multi_discrete | continuous."""
+
+    observation_shape: tuple[int, ...]
+    observation_is_bytes: bool  # uint8, else float32
+    action_kind: str
+    action_sizes: tuple[int, ...]  # choices of each component; empty if continuous
+    action_low: tuple[float, ...]  # bounds of each component; empty if discrete
+    action_high: tuple[float, ...]
+    num_agents: int
+    metrics: tuple[str, ...]  # names of what the environment reports at the end of an episode
+
+    @property
+    def action_components(self) -> int:
+        return len(self.action_sizes) or len(self.action_low)
+
+
+def _checked_params(config: EnvConfig) -> dict[str, float]:
+    for name, value in config.params.items():
+        if isinstance(value, str) or not isinstance(value, int | float):
+            raise ConfigError(f"env.params.{name}", value, "must be a number")
+    return {str(name): float(value) for name, value in config.params.items()}
+
+
+def env_names() -> list[str]:
+    return _cpp_envs.env_names()
+
+
+def env_spec(config: EnvConfig) -> EnvSpec:
+    """Raises ConfigError if there is no such environment or parameter, or a parameter is out of its range."""
+    if config.name not in env_names():
+        raise ConfigError("env.name", config.name, "no such environment; " + choices(env_names(), config.name))
+    try:
+        spec = _cpp_envs.spec(config.name, _checked_params(config))
+    except ValueError as error:  # says field, value and valid range
+        field, _, rest = str(error).partition("=")
+        value, _, valid = rest.partition(": ")
+        raise ConfigError(field, value, valid) from None
+    return EnvSpec(
+        observation_shape=tuple(spec.observation_shape),
+        observation_is_bytes=_cpp_envs.observations_are_bytes(config.name),
+        action_kind=spec.action.kind,
+        action_sizes=tuple(spec.action.sizes),
+        action_low=tuple(spec.action.low),
+        action_high=tuple(spec.action.high),
+        num_agents=spec.num_agents,
+        metrics=tuple(spec.metrics),
+    )
+
+
+class EnvPool:
+    """This learner's slice of the global environments.
+
+    One cycle: read `observations` and `noise`, write `actions`, `send()`, `recv()`, read `rewards`, `terminated`,
+    `truncated` and the next `observations`; rows that were truncated also have `final_observations`.
+    """
+
+    observations: NDArray[Any]  # (N, *observation_shape) float32 or uint8
+    final_observations: NDArray[Any]  # the same; written only where truncated
+    actions: NDArray[Any]  # (N, C) int32, or float32 if continuous (clipped to the bounds by the pool)
+    noise: NDArray[np.float32]  # (N, C) uniform in (0, 1), new for every step, to sample the action with
+    rewards: NDArray[np.float32]  # (N,)
+    terminated: NDArray[np.bool_]  # (N,)
+    truncated: NDArray[np.bool_]  # (N,)
+    statistics: NDArray[np.float64]  # (E/W, 3 + metrics): what take_statistics sums up, per environment
+
+    def __init__(self, config: EnvConfig, *, num_envs: int, first_env: int, seed: int, threads: int):
+        self.spec = env_spec(config)
+        self.num_envs = num_envs
+        self._pool = _cpp_envs.Pool(
+            name=config.name,
+            params=_checked_params(config),
+            num_envs=num_envs,
+            first_env=first_env,
+            seed=seed,
+            threads=threads,
+        )
+        for name, buffer in self._pool.buffers().items():
+            setattr(self, name, buffer)
+
+    @property
+    def rows(self) -> int:
+        return self.num_envs * self.spec.num_agents
+
+    @property
+    def memory_bytes(self) -> int:
+        return self._pool.memory_bytes
+
+    def reset(self) -> None:
+        self._pool.reset()
+
+    def send(self) -> None:
+        self._pool.send()
+
+    def recv(self) -> None:
+        self._pool.recv()
+
+    def take_statistics(self) -> NDArray[np.float64]:
+        """(3 + metrics,): episodes, sum of returns, sum of lengths, sums of metrics, since the last call."""
+        return np.array(self._pool.take_statistics())
+
+    def snapshot(self) -> NDArray[np.uint8]:
+        """(num_envs, bytes): the whole state, one row per environment, so that it can be cut over other pools."""
+        return self._pool.snapshot()
+
+    def restore(self, rows: NDArray[np.uint8]) -> None:
+        """Raises ValueError if the rows are not of this environment and number of environments."""
+        self._pool.restore(rows)
+
+
+def statistics_names(spec: EnvSpec) -> tuple[str, ...]:
+    """Names of take_statistics' entries after the episode count."""
+    return ("episode_return", "episode_length", *spec.metrics)

@@ -1,0 +1,138 @@
+"""One learner: its slice of the environments, and its replica of the policy and of the optimizer."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import hydra.utils
+import torch
+from torch import Tensor, nn
+
+from dist_trainer import optimizers
+from dist_trainer.config import TrainConfig
+from dist_trainer.distributed import World, share_of_cores
+from dist_trainer.envs import EnvPool, EnvSpec
+from dist_trainer.keyed import keyed_generators, keyed_seed
+from dist_trainer.normalize import ObservationNormalizer, ReturnNormalizer
+from dist_trainer.policies import Policy
+from dist_trainer.ppo import GradientBucket
+from dist_trainer.rollout import Collector
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+NOT_FOR_POLICY = ("action_kinds",)  # for validation before torch is imported
+
+
+@dataclass
+class Learner:
+    config: TrainConfig
+    world: World
+    pool: EnvPool
+    policy: nn.Module
+    observations: ObservationNormalizer
+    returns: ReturnNormalizer
+    collector: Collector
+    gradients: GradientBucket
+    optimizer: torch.optim.Optimizer
+    iteration: int = 0  # rollouts that were collected and learned from
+    optimizer_step: int = 0
+
+    @property
+    def env_steps(self) -> int:
+        """Of all learners together."""
+        return self.iteration * self.config.horizon_env_steps
+
+    @property
+    def progress(self) -> float:
+        """From 0 to 1 over the whole global run."""
+        return min(1.0, self.iteration / self.config.iterations)
+
+
+def make_policy(config: TrainConfig, spec: EnvSpec, device: torch.device) -> nn.Module:
+    """The same weights on every learner: drawn from a generator keyed by the seed."""
+    settings = {key: value for key, value in config.policy.items() if key not in NOT_FOR_POLICY}
+    policy_class = hydra.utils.get_class(settings.pop("_target_"))
+    with keyed_generators(keyed_seed(config.seed, "policy"), device):
+        policy = policy_class(
+            **settings,
+            observation_shape=spec.observation_shape,
+            action_kind=spec.action_kind,
+            action_sizes=spec.action_sizes,
+            action_low=spec.action_low,
+            action_high=spec.action_high,
+        )
+    if not isinstance(policy, Policy) or not isinstance(policy, nn.Module):
+        raise TypeError(f"policy._target_={config.policy['_target_']}: must be an nn.Module and a dist_trainer Policy")
+    return policy.to(device, DTYPES[config.dtype])
+
+
+def make_observation_normalizer(config: TrainConfig, spec: EnvSpec, device: torch.device) -> ObservationNormalizer:
+    return ObservationNormalizer(
+        spec.observation_shape,
+        is_bytes=spec.observation_is_bytes,
+        enabled=config.normalize.observations,
+        clip=config.normalize.clip,
+        dtype=DTYPES[config.dtype],
+        device=device,
+    )
+
+
+def make_pool(config: TrainConfig, world: World, seed: int) -> EnvPool:
+    """This learner's contiguous slice of the global environments."""
+    envs = config.total_envs // world.size
+    threads = config.env_threads or share_of_cores(world.local_size)
+    return EnvPool(config.env, num_envs=envs, first_env=world.rank * envs, seed=seed, threads=threads)
+
+
+def make_learner(config: TrainConfig, world: World) -> Learner:
+    torch.set_num_threads(config.torch_threads or share_of_cores(world.local_size))
+    pool = make_pool(config, world, config.seed)
+    pool.reset()
+    policy = make_policy(config, pool.spec, world.device)
+    for tensor in policy.state_dict().values():
+        world.broadcast_(tensor)  # a policy of the user's may draw its weights from elsewhere
+    observations = make_observation_normalizer(config, pool.spec, world.device)
+    returns = ReturnNormalizer(
+        pool.rows,
+        gamma=config.ppo.gamma,
+        enabled=config.normalize.returns,
+        clip=config.normalize.clip,
+        device=world.device,
+    )
+    return Learner(
+        config=config,
+        world=world,
+        pool=pool,
+        policy=policy,
+        observations=observations,
+        returns=returns,
+        collector=Collector(pool, policy, observations, config.horizon, world.device),
+        gradients=GradientBucket(policy),
+        optimizer=optimizers.make_optimizer(config.optimizer, policy),
+    )
+
+
+def warm_up_normalizer(learner: Learner) -> None:
+    """Gives the observation normalizer its first statistics, so that the first update does not change what the policy
+    sees. The first policy acts for a few steps in environments of its own, with a seed of their own."""
+    config, world = learner.config, learner.world
+    if learner.observations.moments is None or config.normalize.warmup_steps == 0:
+        return
+    pool = make_pool(config, world, keyed_seed(config.seed, "warm-up"))
+    pool.reset()
+    steps = config.normalize.warmup_steps
+    rollout = Collector(pool, learner.policy, learner.observations, steps, world.device).collect()
+    learner.observations.update(rollout.observations, world)
+
+
+def replicated_tensors(learner: Learner) -> dict[str, Tensor]:
+    """Everything that must have the same bits on every learner, by name."""
+    modules = {"policy": learner.policy, "observations": learner.observations, "returns": learner.returns.moments}
+    tensors = {f"{part}.{name}": x for part, module in modules.items() for name, x in module.state_dict().items()}
+    return tensors | optimizers.named_tensors(learner.optimizer, learner.policy)
+
+
+def same_run(saved: TrainConfig, config: TrainConfig) -> list[str]:
+    """Names of settings that differ and must not on resume: they would make another run."""
+    fixed = ("env", "policy", "total_envs", "horizon", "seed", "dtype", "normalize")
+    before, now = asdict(saved), asdict(config)
+    return [name for name in fixed if before[name] != now[name]]

@@ -1,0 +1,105 @@
+"""Running means and variances that are the same on every learner.
+
+Sums and counts go over the wire, in float64, and one merge follows (Chan, Golub and LeVeque, 1979): never a mean of
+means. Sums are taken about the running mean, which all learners share, so that nothing cancels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dist_trainer.distributed import World
+
+
+class RunningMoments(nn.Module):
+    """Mean and variance, per feature, of everything that was ever fed in, over all learners. Kept in checkpoints."""
+
+    mean: Tensor  # (*shape) float64
+    m2: Tensor  # (*shape) float64: sum of squared deviations from the mean
+    count: Tensor  # () float64
+
+    def __init__(self, shape: tuple[int, ...], device: torch.device):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(shape, dtype=torch.float64, device=device))
+        self.register_buffer("m2", torch.zeros(shape, dtype=torch.float64, device=device))
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64, device=device))
+
+    @torch.no_grad()
+    def update(self, batch: Tensor, world: World) -> None:
+        """Merges in a batch (..., *shape) from each learner. One all-reduce."""
+        rows = batch.reshape(-1, *self.mean.shape).to(torch.float64)
+        deviations = rows - self.mean
+        count = torch.full_like(self.mean, len(rows))
+        sums = world.sum_(torch.stack([count, deviations.sum(0), deviations.square().sum(0)]))  # (3, *shape)
+        added = sums[0].flatten()[0]
+        total = self.count + added
+        shift = sums[1] / added  # from the running mean to the batch's
+        batch_m2 = sums[2] - added * shift.square()
+        self.m2 += batch_m2.clamp(min=0) + shift.square() * self.count * added / total
+        self.mean += shift * added / total
+        self.count.copy_(total)
+
+    @property
+    def std(self) -> Tensor:
+        """(*shape) float64; 1 before anything was fed in."""
+        variance = self.m2 / self.count.clamp(min=1)
+        return torch.where(self.count > 0, variance, torch.ones_like(variance)).sqrt()
+
+
+class ObservationNormalizer(nn.Module):
+    """Observations as the policy wants them: floats to mean 0 and variance 1, bytes to [0, 1].
+
+    The statistics stay fixed from acting to learning; `update` comes after the learning.
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], *, is_bytes: bool, enabled: bool, clip: float, dtype: torch.dtype, device: torch.device
+    ):
+        super().__init__()
+        self.moments = RunningMoments(shape, device) if enabled and not is_bytes else None
+        self.is_bytes, self.clip, self.dtype = is_bytes, clip, dtype
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """(..., *shape) float32 or uint8 -> the same in the policy's dtype."""
+        x = observations.to(self.dtype)
+        if self.is_bytes:
+            return x / 255
+        if self.moments is None:
+            return x
+        scale = (self.moments.std.square() + 1e-8).rsqrt()  # a feature that never changes stays at 0
+        return (x - self.moments.mean.to(x.dtype)).mul_(scale.to(x.dtype)).clamp_(-self.clip, self.clip)
+
+    def update(self, observations: Tensor, world: World) -> None:
+        if self.moments is not None:
+            self.moments.update(observations, world)
+
+
+class ReturnNormalizer(nn.Module):
+    """Scales rewards by the standard deviation of the discounted return (Engstrom et al., arXiv 2005.12729, 2.3)."""
+
+    running: Tensor  # (N,) each agent's discounted return so far; belongs to the environments, not to the policy
+
+    def __init__(self, rows: int, *, gamma: float, enabled: bool, clip: float, device: torch.device):
+        super().__init__()
+        self.moments = RunningMoments((), device)
+        self.register_buffer("running", torch.zeros(rows, dtype=torch.float64, device=device))
+        self.gamma, self.enabled, self.clip = gamma, enabled, clip
+
+    @torch.no_grad()
+    def update(self, rewards: Tensor, done: Tensor, world: World) -> None:
+        """Merges in the returns along a rollout's rewards and dones (T, N) of each learner."""
+        if not self.enabled:
+            return
+        returns = torch.empty(rewards.shape, dtype=torch.float64, device=rewards.device)  # (T, N)
+        for t in range(len(rewards)):
+            self.running.mul_(self.gamma).add_(rewards[t])
+            returns[t] = self.running
+            self.running.masked_fill_(done[t], 0)
+        self.moments.update(returns, world)
+
+    def forward(self, rewards: Tensor) -> Tensor:
+        if not self.enabled:
+            return rewards
+        scale = (self.moments.std + 1e-8).reciprocal().to(rewards.dtype)
+        return (rewards * scale).clamp_(-self.clip, self.clip)

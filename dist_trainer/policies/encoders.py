@@ -1,0 +1,49 @@
+"""From one observation to features. Legend: B any number of rows, F features."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from dist_trainer.policies.heads import scaled_linear
+
+
+class Encoder(nn.Sequential):
+    """(..., *observation_shape) -> (..., F), over any leading dimensions."""
+
+    def __init__(self, observation_shape: tuple[int, ...], *layers: nn.Module):
+        super().__init__(*layers)
+        self.observation_dims = len(observation_shape)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        leading = observations.shape[: observations.dim() - self.observation_dims]
+        return super().forward(observations.flatten(0, len(leading) - 1)).unflatten(0, leading)
+
+
+def make_encoder(observation_shape: tuple[int, ...], features: int, layers: int) -> Encoder:
+    """A small convolutional network for images (channels, height, width), else a multilayer perceptron."""
+    if len(observation_shape) == 3:
+        return Encoder(observation_shape, *_convolutions(observation_shape, features))
+    widths = [math.prod(observation_shape)] + layers * [features]
+    perceptron: list[nn.Module] = [nn.Flatten(1)] if len(observation_shape) != 1 else []
+    for inputs, outputs in zip(widths, widths[1:], strict=False):
+        perceptron += [scaled_linear(inputs, outputs, gain=math.sqrt(2)), nn.ReLU()]
+    return Encoder(observation_shape, *perceptron)
+
+
+def _convolutions(shape: tuple[int, ...], features: int) -> list[nn.Module]:
+    """Two 3 x 3 convolutions that halve the picture while it is larger than 6 pixels, then one dense layer."""
+    layers: list[nn.Module] = []
+    channels, size = shape[0], torch.tensor(shape[1:])
+    for outputs in (32, 64):
+        stride = 2 if int(size.min()) > 6 else 1
+        layers += [nn.Conv2d(channels, outputs, kernel_size=3, stride=stride, padding=1), nn.ReLU()]
+        channels, size = outputs, (size + stride - 1) // stride
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d):
+            nn.init.orthogonal_(layer.weight, math.sqrt(2))
+            nn.init.zeros_(layer.bias if layer.bias is not None else torch.empty(0))
+    flat = channels * int(size.prod())
+    return [*layers, nn.Flatten(1), scaled_linear(flat, features, gain=math.sqrt(2)), nn.ReLU()]

@@ -1,0 +1,118 @@
+"""Action distributions, sampled as a deterministic function of their parameters and of given uniform noise.
+
+Legend: ... any leading dimensions, C action components, P action parameters.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+class ActionHead(Protocol):
+    def __call__(self, features: Tensor) -> Tensor:
+        """Features (..., H) -> parameters (..., P)."""
+        ...
+
+    def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
+        """(..., P), uniform noise in (0, 1) (..., C) -> actions (..., C)."""
+        ...
+
+    def mode(self, parameters: Tensor) -> Tensor:
+        """(..., P) -> the most likely actions (..., C)."""
+        ...
+
+    def log_prob_and_entropy(self, parameters: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """(..., P), (..., C) -> log-probability (...,) and entropy (...,), summed over components."""
+        ...
+
+
+def scaled_linear(inputs: int, outputs: int, gain: float) -> nn.Linear:
+    """A linear layer with orthogonal weights times gain and zero bias (Saxe et al., arXiv 1312.6120)."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.orthogonal_(layer.weight, gain)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class CategoricalHead(nn.Module):
+    """One categorical distribution for each action component: discrete and multi-discrete actions."""
+
+    def __init__(self, features: int, sizes: tuple[int, ...]):
+        super().__init__()
+        self.sizes = sizes
+        # A small gain: the first policy is close to uniform (Andrychowicz et al., arXiv 2006.05990, section 3.2).
+        self.logits = scaled_linear(features, sum(sizes), gain=0.01)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.logits(features)
+
+    def _log_probs(self, parameters: Tensor) -> list[Tensor]:
+        return [part.log_softmax(-1) for part in parameters.split(self.sizes, -1)]
+
+    def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
+        """Inverts the cumulative distribution: the action is the number of its steps that lie below the noise."""
+        actions = []
+        for log_probs, u in zip(self._log_probs(parameters), noise.unbind(-1), strict=True):
+            cumulative = log_probs[..., :-1].exp().cumsum(-1)  # without the last, which is 1 up to rounding
+            actions.append((cumulative < u[..., None]).sum(-1, dtype=torch.int32))
+        return torch.stack(actions, -1)
+
+    def mode(self, parameters: Tensor) -> Tensor:
+        return torch.stack([part.argmax(-1) for part in parameters.split(self.sizes, -1)], -1).to(torch.int32)
+
+    def log_prob_and_entropy(self, parameters: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        log_prob = entropy = parameters.new_zeros(())
+        for log_probs, action in zip(self._log_probs(parameters), actions.unbind(-1), strict=True):
+            log_prob = log_prob + log_probs.gather(-1, action[..., None].long()).squeeze(-1)
+            entropy = entropy - (log_probs.exp() * log_probs).sum(-1)
+        return log_prob, entropy
+
+
+class GaussianHead(nn.Module):
+    """Independent normal distributions whose standard deviation does not depend on the observation.
+
+    Actions are unbounded here; the pool clips them to the environment's bounds. The mean starts at the middle of the
+    bounds and the standard deviation at a quarter of their range.
+    """
+
+    middle: Tensor
+    half_range: Tensor
+
+    def __init__(self, features: int, low: tuple[float, ...], high: tuple[float, ...]):
+        super().__init__()
+        bounds = torch.tensor([low, high])
+        self.register_buffer("middle", bounds.mean(0), persistent=False)
+        self.register_buffer("half_range", (bounds[1] - bounds[0]) / 2, persistent=False)
+        self.mean = scaled_linear(features, len(low), gain=0.01)
+        self.log_std = nn.Parameter(torch.full((len(low),), math.log(0.5)))  # in units of half the range
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(..., H) -> (..., 2 C): means, then log standard deviations, in the environment's units."""
+        mean = self.middle + self.half_range * self.mean(features)
+        log_std = self.log_std + self.half_range.log()
+        return torch.cat([mean, log_std.expand_as(mean)], -1)
+
+    def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
+        mean, log_std = parameters.chunk(2, -1)
+        return mean + log_std.exp() * torch.special.ndtri(noise.to(mean.dtype))
+
+    def mode(self, parameters: Tensor) -> Tensor:
+        return parameters.chunk(2, -1)[0]
+
+    def log_prob_and_entropy(self, parameters: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_std = parameters.chunk(2, -1)
+        standardized = (actions.to(mean.dtype) - mean) * torch.exp(-log_std)
+        log_prob = -0.5 * standardized.square() - log_std - 0.5 * math.log(2 * math.pi)
+        entropy = log_std + 0.5 * math.log(2 * math.pi * math.e)
+        return log_prob.sum(-1), entropy.sum(-1)
+
+
+def make_action_head(
+    features: int, kind: str, sizes: tuple[int, ...], low: tuple[float, ...], high: tuple[float, ...]
+) -> CategoricalHead | GaussianHead:
+    """The head for an environment's actions; `kind`: discrete | multi_discrete | continuous."""
+    return GaussianHead(features, low, high) if kind == "continuous" else CategoricalHead(features, sizes)

@@ -1,0 +1,111 @@
+"""The PPO loss, its global statistics, and the gradient's way from backward to the optimizer.
+
+Legend: T horizon, S segments of a minibatch, N rows.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dist_trainer.advantage import gae, next_values, vtrace
+from dist_trainer.config import PPOConfig
+from dist_trainer.distributed import World
+from dist_trainer.normalize import ObservationNormalizer
+from dist_trainer.policies import Policy
+from dist_trainer.rollout import Minibatch, Rollout
+
+# What ppo_loss sums over samples, in this order.
+LOSS_SUMS = ("policy", "value", "entropy", "approx_kl", "clip_fraction", "samples")
+
+
+def estimate_advantages(
+    config: PPOConfig, rollout: Rollout, rewards: Tensor, log_ratio: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Advantages and value targets (T, N) from normalized rewards (T, N).
+
+    `log_ratio` (T, N): log-probability under today's policy less that when acting; None if they are the same policy.
+    """
+    bootstrap = next_values(rollout.values, rollout.last_values, rollout.done, rollout.final_values)
+    arguments = (rewards, rollout.values, bootstrap, rollout.done)
+    if config.advantage == "gae" or log_ratio is None:  # with ratio 1, V-trace is GAE
+        return gae(*arguments, config.gamma, config.gae_lambda)
+    rho_clip, c_clip = config.vtrace_rho_clip, config.vtrace_c_clip
+    return vtrace(*arguments, log_ratio, config.gamma, config.gae_lambda, rho_clip, c_clip)
+
+
+def normalize_globally(advantages: Tensor, world: World) -> Tensor:
+    """Mean 0 and variance 1 over the whole batch of all learners. One all-reduce of three float64 numbers."""
+    x = advantages.to(torch.float64)
+    ones = torch.full((), x.numel(), dtype=torch.float64, device=x.device)
+    count, total, squares = world.sum_(torch.stack([ones, x.sum(), x.square().sum()])).unbind()
+    mean = total / count
+    variance = (squares / count - mean.square()).clamp(min=0)
+    return ((x - mean) / (variance.sqrt() + 1e-8)).to(advantages.dtype)
+
+
+def ppo_loss(
+    policy: Policy, normalizer: ObservationNormalizer, batch: Minibatch, config: PPOConfig, global_samples: int
+) -> tuple[Tensor, Tensor]:
+    """The clipped surrogate of PPO (Schulman et al., arXiv 1707.06347, equations 7 and 9) of one minibatch.
+
+    The loss is this learner's sum over samples, divided by the samples of all learners: gradients summed over the
+    learners are then those of the global mean.
+
+    Returns:
+        loss () and the detached sums LOSS_SUMS (6,) in float64.
+    """
+    parameters, values = policy.learn(normalizer(batch.observations), batch.initial_state, batch.done, batch.max_done)
+    log_probs, entropy = policy.action_head.log_prob_and_entropy(parameters, batch.actions)  # (T, S) each
+    log_ratio = log_probs - batch.log_probs
+    ratio = log_ratio.exp()
+    clipped = ratio.clamp(1 - config.clip, 1 + config.clip)
+    policy_loss = -torch.minimum(ratio * batch.advantages, clipped * batch.advantages)
+    value_loss = (values - batch.targets).square()
+    if config.value_clip is not None:
+        near = batch.values + (values - batch.values).clamp(-config.value_clip, config.value_clip)
+        value_loss = torch.maximum(value_loss, (near - batch.targets).square())
+    value_loss = 0.5 * value_loss
+    sums = [policy_loss.sum(), value_loss.sum(), entropy.sum()]
+    loss = (sums[0] + config.value_coef * sums[1] - config.entropy_coef * sums[2]) / global_samples
+    with torch.no_grad():
+        approx_kl = ((ratio - 1) - log_ratio).sum()  # Schulman's k3 estimator: unbiased and never negative
+        clip_count = ((ratio - 1).abs() > config.clip).sum()
+        samples = torch.full_like(approx_kl, ratio.numel())
+        detached = torch.stack([*sums, approx_kl, clip_count.to(loss.dtype), samples]).detach().to(torch.float64)
+    return loss, detached
+
+
+class GradientBucket:
+    """All gradients of a policy in one flat tensor, so that a single all-reduce sums them over the learners."""
+
+    def __init__(self, policy: nn.Module):
+        parameters = [p for p in policy.parameters() if p.requires_grad]
+        self.flat = torch.zeros(sum(p.numel() for p in parameters), dtype=parameters[0].dtype, device=parameters[0].device)
+        for parameter, part in zip(parameters, self.flat.split([p.numel() for p in parameters]), strict=True):
+            parameter.grad = part.view_as(parameter)  # backward accumulates into the bucket
+
+    def zero(self) -> None:
+        self.flat.zero_()
+
+    def reduce_and_clip(self, max_norm: float, world: World) -> Tensor:
+        """Sums over all learners, then clips by the global norm. Returns the norm () before clipping."""
+        world.sum_(self.flat)
+        norm = torch.linalg.vector_norm(self.flat)
+        self.flat.mul_((max_norm / (norm + 1e-6)).clamp(max=1))
+        return norm
+
+
+def return_sums(targets: Tensor, values: Tensor) -> Tensor:
+    """(5,) float64: count, sums of the targets and their squares, of the errors and their squares."""
+    y = targets.to(torch.float64)
+    error = y - values
+    count = torch.full((), y.numel(), dtype=torch.float64, device=y.device)
+    return torch.stack([count, y.sum(), y.square().sum(), error.sum(), error.square().sum()])
+
+
+def explained_variance(sums: list[float]) -> float:
+    """1 - Var(target - value) / Var(target) from return_sums that were added up over all learners."""
+    count, total, squares, error, error_squares = sums
+    variance = squares / count - (total / count) ** 2
+    return 1 - (error_squares / count - (error / count) ** 2) / variance if variance > 0 else 0.0

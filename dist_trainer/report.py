@@ -1,0 +1,126 @@
+"""Turns what the learners measured into TensorBoard points and the progress line. Only the first learner writes."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from dist_trainer.console import Progress, progress_line
+from dist_trainer.envs import statistics_names
+from dist_trainer.learner import Learner
+from dist_trainer.metrics import EpisodeWindow, EventWriter
+from dist_trainer.ppo import LOSS_SUMS, explained_variance
+from dist_trainer.run_folder import TENSORBOARD_FOLDER
+from dist_trainer.update import Update
+
+
+def add_up(learner: Learner, update: Update, wishes: list[float]) -> tuple[list[float], list[float]]:
+    """Sums of all learners, in one all-reduce: (losses, returns and episode statistics; wishes)."""
+    device = learner.world.device
+    own = torch.tensor([*learner.pool.take_statistics().tolist(), *wishes], dtype=torch.float64, device=device)
+    total = learner.world.sum_(torch.cat([update.sums, own])).tolist()
+    return total[: -len(wishes)], total[-len(wishes) :]
+
+
+class Report:
+    """Use as a context. `saved`: what state() returned when the checkpoint that is resumed was written."""
+
+    def __init__(self, learner: Learner, run_dir: Path, saved: dict[str, Any] | None):
+        config, self.run_dir = learner.config, run_dir
+        self.names = statistics_names(learner.pool.spec)
+        self.window = EpisodeWindow()
+        self.window.sums.extend(saved["window"] if saved else [])
+        self.seconds_before: float = saved["seconds"] if saved else 0.0
+        self.started = self.phase_started = self.iteration_started = self.checkpoint_at = time.perf_counter()
+        self.phase_name = "other"
+        self.phases: dict[str, float] = {}
+        self.checkpoint_seconds = config.checkpoint_minutes * 60
+        self.progress = Progress(enabled=learner.world.is_first)
+        self.events: EventWriter | None = None
+        if learner.world.is_first:
+            self.events = EventWriter(run_dir / TENSORBOARD_FOLDER, saved["event_sizes"] if saved else None)
+            if saved is None:
+                yaml = OmegaConf.to_yaml(OmegaConf.structured(config))
+                self.events.text("config", "```yaml\n" + yaml + "```")
+            how = "resumes" if saved else "starts"
+            self.progress.say(
+                f"{config.env.name} {how} at {learner.env_steps:,} of {config.total_env_steps:,.0f} steps; "
+                f"{learner.world.size} learner(s) on {learner.world.device.type}; {run_dir}"
+            )
+
+    def __enter__(self) -> Report:
+        self.progress.__enter__()
+        self.iteration_started = time.perf_counter()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.progress.__exit__(*exception)
+        if self.events:
+            self.events.close()
+
+    @property
+    def seconds(self) -> float:
+        """Time spent training, over all resumes."""
+        return self.seconds_before + time.perf_counter() - self.started
+
+    def phase(self, name: str) -> None:
+        """From now on, time counts for this phase."""
+        now = time.perf_counter()
+        self.phases[self.phase_name] = self.phases.get(self.phase_name, 0.0) + now - self.phase_started
+        self.phase_name, self.phase_started = name, now
+
+    def iteration(self, learner: Learner, update: Update, sums: list[float]) -> None:
+        """Reports one iteration from the sums of all learners (see add_up)."""
+        now = time.perf_counter()
+        elapsed, self.iteration_started = now - self.iteration_started, now
+        losses, rest = sums[: len(LOSS_SUMS)], sums[len(LOSS_SUMS) :]
+        returns, episodes = rest[:5], rest[5:]
+        self.window.add(episodes)
+        phases, self.phases = self.phases, {}
+        if not self.events:
+            return
+        samples = losses[-1]
+        config, means = learner.config, self.window.means(self.names)
+        values = {f"env/{name}": value for name, value in means.items()}
+        values["env/episodes"] = episodes[0]
+        values |= {f"losses/{name}": total / samples for name, total in zip(LOSS_SUMS[:-1], losses, strict=False)}
+        values["losses/explained_variance"] = explained_variance(returns)
+        values["optimizer/learning_rate"] = update.lr
+        values["optimizer/grad_norm"] = update.grad_norm
+        values["optimizer/clipped_steps"] = update.clipped_steps
+        values["optimizer/undone_updates"] = float(update.undone)
+        values["perf/env_steps_per_second"] = config.horizon_env_steps / elapsed
+        values |= {f"perf/{name}_seconds": seconds for name, seconds in phases.items()}
+        values["charts/iteration"] = learner.iteration
+        values["charts/seconds"] = self.seconds
+        last = learner.iteration >= config.iterations
+        if learner.iteration % config.log_every == 0 or last:
+            self.events.write(values, learner.env_steps)
+        if update.undone:
+            self.progress.say(f"iteration {learner.iteration}: a gradient was not finite; the update was undone")
+        self.progress.update(progress_line(learner.env_steps, config.total_env_steps, values), self.seconds, last)
+
+    def checkpoint_is_due(self) -> bool:
+        return time.perf_counter() - self.checkpoint_at >= self.checkpoint_seconds
+
+    def checkpoint_written(self) -> None:
+        self.checkpoint_at = time.perf_counter()
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint needs so that the curves go on where they were."""
+        return {
+            "event_sizes": self.events.flush() if self.events else {},
+            "window": [list(entry) for entry in self.window.sums],
+            "seconds": self.seconds,
+        }
+
+    def finish(self, learner: Learner) -> None:
+        """The last words on the terminal."""
+        complete = learner.iteration >= learner.config.iterations
+        means = "  ".join(f"{name} {value:.4g}" for name, value in self.window.means(self.names).items())
+        what = "done" if complete else f"stopped; continue with resume={self.run_dir}"
+        self.progress.say(f"{what}: {learner.env_steps:,} steps in {self.seconds:.0f} s  {means}")

@@ -1,0 +1,62 @@
+"""The training loop: collect, learn, report, check, save. Every learner runs it in step.
+
+Whatever one learner alone knows (a signal, the time for a checkpoint) is added up with the metrics once an iteration;
+all learners see the same sum and take the same branch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dist_trainer.checkpoint import load_checkpoint, save_checkpoint
+from dist_trainer.config import TrainConfig
+from dist_trainer.distributed import World, check_identical
+from dist_trainer.learner import make_learner, replicated_tensors, warm_up_normalizer
+from dist_trainer.report import Report, add_up
+from dist_trainer.stop import StopRequest
+from dist_trainer.update import learn
+
+
+class TrainingDiverged(RuntimeError):
+    """Too many updates in a row had to be undone."""
+
+
+def train(config: TrainConfig, world: World, run_dir: Path, resume_from: Path | None) -> None:
+    """Runs until `total_env_steps`, or until asked to stop; a checkpoint is written at the end either way.
+
+    Raises LearnersDiffer, TrainingDiverged, and whatever an environment, the policy or a collective raises.
+    """
+    stop = StopRequest()
+    learner = make_learner(config, world)
+    if resume_from:
+        report = Report(learner, run_dir, load_checkpoint(learner, resume_from))
+    else:
+        report = Report(learner, run_dir, None)
+        warm_up_normalizer(learner)
+    undone_in_a_row = 0
+    with report:
+        while learner.iteration < config.iterations:
+            report.phase("rollout")
+            rollout = learner.collector.collect()
+            report.phase("learn")
+            update = learn(learner, rollout)
+            learner.iteration += 1
+
+            report.phase("other")
+            wishes = [float(stop.requested), float(world.is_first and report.checkpoint_is_due())]
+            sums, (stop_wishes, checkpoint_wishes) = add_up(learner, update, wishes)
+            undone_in_a_row = undone_in_a_row + 1 if update.undone else 0
+            report.iteration(learner, update, sums)
+            if undone_in_a_row >= config.max_bad_updates:
+                raise TrainingDiverged(f"{undone_in_a_row} updates in a row had non-finite gradients and were undone")
+            if config.check_every and learner.iteration % config.check_every == 0:
+                check_identical(world, replicated_tensors(learner))
+
+            done = learner.iteration >= config.iterations or stop_wishes > 0
+            periodic = config.checkpoint_every and learner.iteration % config.checkpoint_every == 0
+            if done or periodic or checkpoint_wishes:
+                save_checkpoint(learner, run_dir, config.keep_checkpoints, report.state())
+                report.checkpoint_written()
+            if done:
+                break
+        report.finish(learner)

@@ -1,0 +1,128 @@
+"""Learning from one rollout: advantages, minibatches, optimizer steps; undone as a whole if a gradient was not finite.
+
+Legend: T horizon, N rows of this learner, M minibatches, S segments of a minibatch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dist_trainer import optimizers
+from dist_trainer.learner import Learner
+from dist_trainer.ppo import LOSS_SUMS, estimate_advantages, normalize_globally, ppo_loss, return_sums
+from dist_trainer.rollout import Rollout, minibatch_rows, take_minibatch
+from dist_trainer.schedule import schedule_factor
+
+
+@dataclass
+class Update:
+    """What happened. `sums` are this learner's own; the rest is the same on all learners."""
+
+    sums: Tensor  # (LOSS_SUMS + return_sums,) float64 on the device
+    lr: float
+    grad_norm: float  # before clipping, mean over the optimizer steps
+    clipped_steps: float  # fraction of the optimizer steps whose gradient was clipped
+    undone: bool  # a reduced gradient was not finite: weights and state are what they were before
+
+
+class Backup:
+    """A copy of all that an update changes.
+
+    Skipping a single optimizer step would need the host to look at its gradient first, and the device would wait for
+    it at every minibatch. Undoing the whole update needs one look at its end.
+    """
+
+    def __init__(self, learner: Learner):
+        self.policy = {name: tensor.clone() for name, tensor in learner.policy.state_dict().items()}
+        self.returns = {name: tensor.clone() for name, tensor in learner.returns.state_dict().items()}
+        self.optimizer = optimizers.capture(learner.optimizer)
+
+    def put_back(self, learner: Learner) -> None:
+        learner.policy.load_state_dict(self.policy)
+        learner.returns.load_state_dict(self.returns)
+        optimizers.restore(learner.optimizer, self.optimizer)
+
+
+def learn(learner: Learner, rollout: Rollout) -> Update:
+    """All optimizer steps of one rollout. The host reads nothing from the device before the last of them is queued."""
+    config, world, device = learner.config, learner.world, learner.world.device
+    before = Backup(learner)
+    learner.returns.update(rollout.rewards, rollout.done, world)
+    rewards = learner.returns(rollout.rewards)
+    advantages, targets = estimate_advantages(config.ppo, rollout, rewards, log_ratio=None)
+    scaled = normalize_globally(advantages, world) if config.ppo.normalize_advantages else advantages
+    lr = config.optimizer["lr"] * schedule_factor(config.schedule, learner.progress)
+    global_samples = config.horizon_env_steps * learner.pool.spec.num_agents // config.ppo.minibatches
+    sums = torch.zeros(len(LOSS_SUMS), dtype=torch.float64, device=device)
+    norms = torch.zeros(3, dtype=torch.float64, device=device)  # sum of norms, clipped steps, non-finite steps
+    optimizer_steps = 0
+
+    for epoch in range(config.ppo.update_epochs):
+        if epoch > 0 and config.ppo.advantage == "vtrace":
+            log_ratio = rollout_log_ratio(learner, rollout)
+            advantages, targets = estimate_advantages(config.ppo, rollout, rewards, log_ratio)
+            scaled = normalize_globally(advantages, world) if config.ppo.normalize_advantages else advantages
+        rows = my_minibatch_rows(learner, epoch)  # (M, S)
+        max_done = rollout.done_counts[rows.numpy()].max(1).tolist()  # (M,)
+        epoch_sums = torch.zeros_like(sums)
+        for index, most in zip(rows.to(device).unbind(), max_done, strict=True):
+            batch = take_minibatch(rollout, scaled, targets, index, most)
+            learner.gradients.zero()
+            loss, batch_sums = ppo_loss(learner.policy, learner.observations, batch, config.ppo, global_samples)
+            loss.backward()
+            norm = learner.gradients.reduce_and_clip(config.ppo.max_grad_norm, world)
+            optimizers.step(learner.optimizer, lr=lr, seed=config.seed, optimizer_step=learner.optimizer_step)
+            learner.optimizer_step += 1
+            optimizer_steps += 1
+            epoch_sums += batch_sums
+            norms += torch.stack([norm, norm > config.ppo.max_grad_norm, ~norm.isfinite()])
+        sums += epoch_sums
+        if config.ppo.target_kl is not None and epoch + 1 < config.ppo.update_epochs:
+            # Between epochs, not between minibatches: this reads from the device. The sum is the same everywhere.
+            total = dict(zip(LOSS_SUMS, world.sum_(epoch_sums.clone()).tolist(), strict=True))
+            if total["approx_kl"] / total["samples"] > config.ppo.target_kl:
+                break
+
+    norm_sum, clipped, bad = norms.tolist()
+    if bad:  # reduced gradients are the same on all learners, and so is this decision
+        before.put_back(learner)
+    else:
+        learner.observations.update(rollout.observations, world)
+    return Update(
+        sums=torch.cat([sums, return_sums(targets, rollout.values)]),
+        lr=lr,
+        grad_norm=norm_sum / optimizer_steps,
+        clipped_steps=clipped / optimizer_steps,
+        undone=bad > 0,
+    )
+
+
+def my_minibatch_rows(learner: Learner, epoch: int) -> Tensor:
+    """(M, S) rows of this learner; on the host."""
+    config, first = learner.config, learner.world.rank * learner.pool.num_envs
+    return minibatch_rows(
+        config.seed,
+        learner.iteration,
+        epoch,
+        total_envs=config.total_envs,
+        minibatches=config.ppo.minibatches,
+        envs=range(first, first + learner.pool.num_envs),
+        agents=learner.pool.spec.num_agents,
+    )
+
+
+@torch.no_grad()
+def rollout_log_ratio(learner: Learner, rollout: Rollout) -> Tensor:
+    """(T, N) log-probability of the actions under today's policy less that when acting; a minibatch at a time."""
+    log_ratio = torch.empty_like(rollout.log_probs)
+    count = learner.config.ppo.minibatches
+    for index in torch.arange(learner.pool.rows, device=rollout.log_probs.device).chunk(count):
+        batch = take_minibatch(rollout, rollout.values, rollout.values, index, int(rollout.done_counts.max()))
+        inputs = learner.observations(batch.observations)
+        parameters, _ = learner.policy.learn(inputs, batch.initial_state, batch.done, batch.max_done)
+        log_probs, _ = learner.policy.action_head.log_prob_and_entropy(parameters, batch.actions)
+        log_ratio[:, index] = log_probs - batch.log_probs
+    return log_ratio
