@@ -17,7 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from dist_trainer.checkpoint_file import find_checkpoint, read_checkpoint
 from dist_trainer.config import EvaluateConfig, TrainConfig, validate_evaluate, validate_train
@@ -76,24 +76,28 @@ def _parse(arguments: Sequence[str]) -> list[Override]:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(line.strip() for line in str(error).splitlines() if line.strip() and "full_key" not in line)
+    noise = ("full_key", "object_type", "reference_type")
+    return " ".join(line.strip() for line in str(error).splitlines() if line.strip() and not line.strip().startswith(noise))
 
 
 def _check_keys(defaults: DictConfig, overrides: Sequence[Override]) -> None:
     """Every override must name an existing setting, or an existing choice of a group."""
     for override in overrides:
         key, value = override.key_or_group, override.value()
+        if override.is_delete() or override.is_sweep_override():
+            raise ConfigError(key, override.input_line, "must be SETTING=VALUE; settings cannot be removed or swept here")
         if key in GROUPS:
             if value not in group_choices(key):
                 raise ConfigError(key, value, f"no such file in configs/{key}; " + choices(group_choices(key), str(value)))
             continue
-        node: Any = defaults
+        node: Any = OmegaConf.to_container(defaults)
         prefix = ""
         for part in key.split("."):
-            if not isinstance(node, DictConfig) or (part not in node and not override.is_add()):
-                names = [prefix + str(name) for name in node] if isinstance(node, DictConfig) else []
-                raise ConfigError(key, value, "no such setting; " + choices(names, prefix + part))
-            node, prefix = node._get_node(part) if part in node else None, f"{prefix}{part}."
+            if not isinstance(node, dict):
+                raise ConfigError(key, value, f"{prefix.rstrip('.')} is a single value")
+            if part not in node:
+                raise ConfigError(key, value, "no such setting; " + choices([prefix + name for name in node], key))
+            node, prefix = node[part], f"{prefix}{part}."
 
 
 def _check_types(defaults: DictConfig, config: DictConfig) -> None:
@@ -138,6 +142,8 @@ def _as_config_error(error: Exception) -> ConfigError:
     while cause and not isinstance(cause, OmegaConfBaseException):
         cause = cause.__cause__
     field = str(getattr(cause, "full_key", None) or "configuration")
+    if isinstance(cause, MissingMandatoryValue):
+        return ConfigError(field, "", "is required")
     message = _one_line(cause if isinstance(cause, Exception) else error)
     value = re.search(r"[Vv]alue '(.*?)'", message)
     return ConfigError(field, value.group(1) if value else "", message)

@@ -164,7 +164,8 @@ def validate_train(config: TrainConfig, world_size: int) -> None:
     for name in ("policy", "optimizer"):
         _require("_target_" in getattr(config, name), f"{name}._target_", "", "every yaml of this group names its class")
     lr = config.optimizer.get("lr")
-    _require(isinstance(lr, int | float) and lr >= 0, "optimizer.lr", lr, "must be a number of at least 0")
+    is_rate = isinstance(lr, int | float) and math.isfinite(lr) and lr >= 0
+    _require(is_rate, "optimizer.lr", lr, "must be a number of at least 0")
 
     # Every learner owns whole groups of `minibatches` environments, so that the minibatches are the same for every
     # number of learners (see ARCHITECTURE.md, "Minibatches").

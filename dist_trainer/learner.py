@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-import hydra.utils
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +11,8 @@ from dist_trainer import optimizers
 from dist_trainer.config import TrainConfig
 from dist_trainer.distributed import World, share_of_cores
 from dist_trainer.envs import EnvPool, EnvSpec
+from dist_trainer.errors import ConfigError
+from dist_trainer.target import find_class
 from dist_trainer.keyed import keyed_generators, keyed_seed
 from dist_trainer.normalize import ObservationNormalizer, ReturnNormalizer
 from dist_trainer.policies import Policy
@@ -50,7 +51,7 @@ class Learner:
 def make_policy(config: TrainConfig, spec: EnvSpec, device: torch.device) -> nn.Module:
     """The same weights on every learner: drawn from a generator keyed by the seed."""
     settings = {key: value for key, value in config.policy.items() if key not in NOT_FOR_POLICY}
-    policy_class = hydra.utils.get_class(settings.pop("_target_"))
+    policy_class = find_class("policy", settings.pop("_target_"))
     with keyed_generators(keyed_seed(config.seed, "policy"), device):
         policy = policy_class(
             **settings,
@@ -61,7 +62,7 @@ def make_policy(config: TrainConfig, spec: EnvSpec, device: torch.device) -> nn.
             action_high=spec.action_high,
         )
     if not isinstance(policy, Policy) or not isinstance(policy, nn.Module):
-        raise TypeError(f"policy._target_={config.policy['_target_']}: must be an nn.Module and a dist_trainer Policy")
+        raise ConfigError("policy._target_", config.policy["_target_"], "must be an nn.Module with the members of Policy")
     return policy.to(device, DTYPES[config.dtype])
 
 

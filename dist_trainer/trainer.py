@@ -13,6 +13,7 @@ from dist_trainer.config import TrainConfig
 from dist_trainer.distributed import World, check_identical
 from dist_trainer.learner import make_learner, replicated_tensors, warm_up_normalizer
 from dist_trainer.report import Report, add_up
+from dist_trainer.run_folder import create_run_folder
 from dist_trainer.stop import StopRequest
 from dist_trainer.update import learn
 
@@ -31,8 +32,11 @@ def train(config: TrainConfig, world: World, run_dir: Path, resume_from: Path | 
     if resume_from:
         report = Report(learner, run_dir, load_checkpoint(learner, resume_from))
     else:
+        if world.is_first:
+            create_run_folder(config, run_dir)  # not before the learner could be made
         report = Report(learner, run_dir, None)
         warm_up_normalizer(learner)
+        save_checkpoint(learner, run_dir, config.keep_checkpoints, report.state())
     undone_in_a_row = 0
     with report:
         while learner.iteration < config.iterations:

@@ -11,11 +11,11 @@ from __future__ import annotations
 from typing import Any
 
 import heavyball
-import hydra.utils
 import torch
 from torch import Tensor, nn
 
 from dist_trainer.keyed import keyed_generators, keyed_seed
+from dist_trainer.target import find_class
 
 # Compiling takes 24 to 90 s at the first step on a CPU, and the mode that heavyball asks for may choose different
 # kernels on different learners.
@@ -31,7 +31,7 @@ def make_optimizer(config: dict[str, Any], policy: nn.Module) -> torch.optim.Opt
     Raises ValueError or TypeError as the optimizer's own constructor does.
     """
     settings = dict(config)
-    optimizer = hydra.utils.get_class(settings.pop("_target_"))(list(policy.parameters()), **settings)
+    optimizer = find_class("optimizer", settings.pop("_target_"))(list(policy.parameters()), **settings)
     if isinstance(optimizer, heavyball.utils.StatefulOptimizer):
         optimizer.consume_grad = False  # gradients are views of one bucket and stay where they are
     return optimizer
