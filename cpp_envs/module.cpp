@@ -42,6 +42,10 @@ py::dict buffers(const py::object& self) {
   out["rewards"] = view(self, "float32", {rows}, pool.rewards);
   out["terminated"] = view(self, "bool", {rows}, pool.terminated);
   out["truncated"] = view(self, "bool", {rows}, pool.truncated);
+  out["statistics"] =
+      view(self, "float64",
+           {static_cast<py::ssize_t>(pool.config().num_envs), static_cast<py::ssize_t>(pool.statistics_size())},
+           pool.statistics);
   return out;
 }
 
@@ -102,8 +106,10 @@ PYBIND11_MODULE(_cpp_envs, m) {
     for (const auto& [name, entry] : dt::registry()) names.push_back(name);
     return names;
   });
-  m.def("spec", [](const std::string& name, const dt::ParamValues& params) { return dt::find_env(name).spec(params); },
-        "Checks the parameters; raises ValueError that names the one at fault.");
+  m.def(
+      "spec", [](const std::string& name, const dt::ParamValues& params) { return dt::find_env(name).spec(params); },
+      "Checks the parameters; raises ValueError that names the one at fault.");
+  m.def("observations_are_bytes", [](const std::string& name) { return dt::find_env(name).observations_are_bytes; });
   m.def("default_params", [](const std::string& name) {
     std::map<std::string, double> values;
     for (const auto& param : dt::find_env(name).params) values[param.name] = param.value;

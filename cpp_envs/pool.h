@@ -67,7 +67,7 @@ class Pool {
     states_ = data + at_states;
     steps_ = reinterpret_cast<std::uint64_t*>(data + at_steps);
     episodes_ = reinterpret_cast<Episode*>(data + at_episodes);
-    finished_ = reinterpret_cast<double*>(data + at_finished);
+    statistics = reinterpret_cast<double*>(data + at_finished);
     observations = data + at_observations;
     final_observations = data + at_final_observations;
     actions = data + at_actions;
@@ -115,7 +115,7 @@ class Pool {
     require_idle("take_statistics");
     std::vector<double> total(statistics_size(), 0.0);
     for (int env = 0; env < config_.num_envs; ++env) {
-      double* finished = finished_of(env);
+      double* finished = statistics_of(env);
       for (std::size_t i = 0; i < total.size(); ++i) total[i] += finished[i];
       std::memset(finished, 0, sizeof(double) * total.size());
     }
@@ -153,6 +153,7 @@ class Pool {
   std::byte *observations, *final_observations, *actions;
   float *noise, *rewards;
   bool *terminated, *truncated;
+  double* statistics;  // (num_envs, statistics_size) of the episodes that ended and were not taken yet
 
  protected:
   // Each works on environments [first, last) of this pool and touches nothing of the others.
@@ -165,7 +166,7 @@ class Pool {
   std::size_t agents() const { return static_cast<std::size_t>(spec_.num_agents); }
   std::uint32_t global_id(int env) const { return static_cast<std::uint32_t>(config_.first_env + env); }
   Rng rng(int env, Purpose purpose) const { return {config_.seed, global_id(env), steps_[env], purpose}; }
-  double* finished_of(int env) const { return finished_ + static_cast<std::size_t>(env) * statistics_size(); }
+  double* statistics_of(int env) const { return statistics + static_cast<std::size_t>(env) * statistics_size(); }
 
   void draw_noise(int env) {
     Rng stream = rng(env, Purpose::kNoise);
@@ -206,12 +207,11 @@ class Pool {
     visit(states_ + i * state_bytes_, state_bytes_);
     visit(reinterpret_cast<std::byte*>(steps_ + i), sizeof(std::uint64_t));
     visit(reinterpret_cast<std::byte*>(episodes_ + i * agents()), sizeof(Episode) * agents());
-    visit(reinterpret_cast<std::byte*>(finished_of(env)), sizeof(double) * statistics_size());
+    visit(reinterpret_cast<std::byte*>(statistics_of(env)), sizeof(double) * statistics_size());
   }
 
   std::size_t state_bytes_, observation_bytes_;
   std::unique_ptr<SharedMemory> memory_;
-  double* finished_ = nullptr;  // (num_envs, statistics_size)
   bool in_flight_ = false, ready_ = false;
   Workers workers_;  // last: its threads end before the buffers go
 };
@@ -344,7 +344,7 @@ class EnvPool final : public Pool {
   }
 
   void finish_episodes(int env) {
-    double* finished = finished_of(env);
+    double* finished = statistics_of(env);
     const std::size_t num_metrics = spec_.metrics.size();
     std::vector<float> values(agents() * num_metrics);  // empty, hence free, where there are no metrics
     if constexpr (requires(const E& fixed, std::span<float> out) { fixed.metrics(params_, out); }) {

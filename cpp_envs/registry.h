@@ -23,6 +23,7 @@ struct ParamInfo {
 using ParamValues = std::map<std::string, double>;
 
 struct EnvEntry {
+  bool observations_are_bytes;  // uint8, else float32
   std::vector<ParamInfo> params;
   std::function<Spec(const ParamValues&)> spec;
   std::function<std::unique_ptr<Pool>(PoolConfig, const ParamValues&)> make_pool;
@@ -84,7 +85,9 @@ Params parse_params(const ParamValues& values) {
     value = static_cast<T>(wanted);
   });
   if (!rest.empty()) {
-    throw std::invalid_argument("env.params." + rest.begin()->first + ": no such parameter; valid: " + join(names));
+    const auto& [name, value] = *rest.begin();
+    throw std::invalid_argument("env.params." + name + "=" + number(value) +
+                                ": no such parameter; valid: " + join(names));
   }
   return params;
 }
@@ -93,6 +96,7 @@ template <Environment E>
 bool register_env(const std::string& name) {
   using Params = typename E::Params;
   registry()[name] = {
+      std::is_same_v<typename E::Observation, std::uint8_t>,
       describe_params<Params>(),
       [](const ParamValues& values) { return E::spec(parse_params<Params>(values)); },
       [](PoolConfig config, const ParamValues& values) -> std::unique_ptr<Pool> {
