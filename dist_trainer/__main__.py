@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from dist_trainer import cli
 from dist_trainer.errors import ConfigError, choices
+from dist_trainer.help import OVERVIEW, verb_help
 
 
 def run_train(arguments: Sequence[str]) -> int:
@@ -34,11 +35,11 @@ def main() -> int:
     verb, *arguments = sys.argv[1:] or ["--help"]
     try:
         if verb in ("--help", "-h", "help"):
-            print(cli.HELP)
+            print(OVERVIEW)
         elif verb not in VERBS:
             raise ConfigError("verb", verb, choices(VERBS, verb))
         elif {"--help", "-h"} & set(arguments):
-            print(cli.verb_help(verb))
+            print(verb_help(verb))
         elif verb == "train" and arguments[:2] == ["--cfg", "job"]:
             print(cli.job_text(arguments[2:]), end="")
         else:

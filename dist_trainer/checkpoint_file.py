@@ -63,7 +63,7 @@ def read_checkpoint(path: Path) -> bytes:
         raise ConfigError("checkpoint", path, "is not a checkpoint, or its beginning is damaged")
     version, size, digest = fields
     if version != str(FORMAT_VERSION).encode():
-        raise ConfigError("checkpoint", path, f"has format version {version.decode(errors='replace')}, not {FORMAT_VERSION}")
+        raise ConfigError("checkpoint", path, f"has another format version than {FORMAT_VERSION}")
     if size != str(len(payload)).encode():
         wanted = size.decode(errors="replace")
         raise ConfigError("checkpoint", path, f"is cut off: {len(payload)} bytes of {wanted}; use an older one")

@@ -5,12 +5,10 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -27,17 +25,6 @@ from dist_trainer.run_folder import CONFIG_FILE, check_run_dir
 
 T = TypeVar("T")
 GROUPS = ("env", "policy", "optimizer")
-HELP = """\
-dist_trainer: PPO with an LSTM on C++ environments, on any number of learners.
-
-  python -m dist_trainer train    [SETTING=VALUE ...]   train an agent
-  python -m dist_trainer evaluate checkpoint=RUN ...    play episodes with a trained agent, print its score
-
-Several learners:   torchrun --standalone --nproc-per-node=8 -m dist_trainer train env=breakout
-Continue a run:     python -m dist_trainer train resume=runs/NAME
-Show the settings:  python -m dist_trainer train --cfg job env=tmaze optimizer=adamw
-A verb's settings:  python -m dist_trainer train --help
-"""
 
 
 def config_dir() -> Path:
@@ -48,19 +35,6 @@ def config_dir() -> Path:
 
 def group_choices(group: str) -> list[str]:
     return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
-
-
-def settings_help(schema: type, path: Path) -> str:
-    """Every field of a dataclass of config.py with its default and the comment behind it."""
-    source = path.read_text().split(f"\nclass {schema.__name__}:", 1)[1].split("\n@dataclass", 1)[0]
-    comments = dict(re.findall(r"^    (\w+): .*?# (.*)$", source, re.MULTILINE))
-    lines = []
-    for field in dataclasses.fields(schema):
-        if dataclasses.is_dataclass(field.type) or field.name in GROUPS:
-            continue
-        default = "required" if field.default == "???" else f"default {field.default}"
-        lines.append(f"  {field.name:22} {comments.get(field.name, '')} ({default})".replace(" ( ", " ("))
-    return "\n".join(lines)
 
 
 def _parse(arguments: Sequence[str]) -> list[Override]:
@@ -77,7 +51,9 @@ def _parse(arguments: Sequence[str]) -> list[Override]:
 
 def _one_line(error: Exception) -> str:
     noise = ("full_key", "object_type", "reference_type")
-    return " ".join(line.strip() for line in str(error).splitlines() if line.strip() and not line.strip().startswith(noise))
+    return " ".join(
+        line.strip() for line in str(error).splitlines() if line.strip() and not line.strip().startswith(noise)
+    )
 
 
 def _check_keys(defaults: DictConfig, overrides: Sequence[Override]) -> None:
@@ -85,10 +61,14 @@ def _check_keys(defaults: DictConfig, overrides: Sequence[Override]) -> None:
     for override in overrides:
         key, value = override.key_or_group, override.value()
         if override.is_delete() or override.is_sweep_override():
-            raise ConfigError(key, override.input_line, "must be SETTING=VALUE; settings cannot be removed or swept here")
+            raise ConfigError(
+                key, override.input_line, "must be SETTING=VALUE; settings cannot be removed or swept here"
+            )
         if key in GROUPS:
             if value not in group_choices(key):
-                raise ConfigError(key, value, f"no such file in configs/{key}; " + choices(group_choices(key), str(value)))
+                raise ConfigError(
+                    key, value, f"no such file in configs/{key}; " + choices(group_choices(key), str(value))
+                )
             continue
         node: Any = OmegaConf.to_container(defaults)
         prefix = ""
@@ -101,17 +81,17 @@ def _check_keys(defaults: DictConfig, overrides: Sequence[Override]) -> None:
 
 
 def _check_types(defaults: DictConfig, config: DictConfig) -> None:
-    """Groups with a _target_ have no dataclass: a value must be of the kind of its default in the yaml."""
+    """Groups with a _target_ have no dataclass: a value must be of the type of its default in the yaml."""
     for group in ("policy", "optimizer"):
-        for name, default in OmegaConf.to_container(defaults[group]).items():  # type of the yaml's own value
-            value = config[group][name] if name in config[group] else default
-            kind = (int, float) if isinstance(default, int | float) and not isinstance(default, bool) else type(default)
-            is_bool_for_number = isinstance(value, bool) and not isinstance(default, bool)
-            plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-            if default is not None and (not isinstance(plain, kind) or is_bool_for_number):
-                raise ConfigError(f"{group}.{name}", value, f"must be of the kind of its default {default}")
-            if isinstance(default, int) and isinstance(plain, float):
-                raise ConfigError(f"{group}.{name}", value, "must be a whole number")
+        values: Any = OmegaConf.to_container(config[group])
+        plain_defaults: Any = OmegaConf.to_container(defaults[group])
+        for name, default in plain_defaults.items():
+            value = values[name]
+            widened = float(value) if type(value) is int and type(default) is float else value
+            if default is not None and type(widened) is not type(default):
+                wanted = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a word"}
+                kind = wanted.get(type(default).__name__, f"a {type(default).__name__}")
+                raise ConfigError(f"{group}.{name}", value, f"must be {kind}; the default is {default}")
 
 
 def compose_train(arguments: Sequence[str]) -> tuple[TrainConfig, DictConfig, dict[str, str]]:
@@ -168,16 +148,16 @@ def load_train_config(run_dir: Path) -> TrainConfig:
     if not path.is_file():
         raise ConfigError("run folder", run_dir, f"is not one: it has no {CONFIG_FILE}")
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(TrainConfig), OmegaConf.create(yaml.safe_load(path.read_text())))
+        merged = OmegaConf.merge(OmegaConf.structured(TrainConfig), OmegaConf.load(path))
         typed: Any = OmegaConf.to_object(merged)
-    except (OmegaConfBaseException, yaml.YAMLError) as error:
+    except (OmegaConfBaseException, ValueError) as error:
         raise ConfigError("run folder", path, _one_line(error)) from None
     return typed
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainPlan:
-    """A run that can start. Exactly one of `run_dir` as asked for (None: name it by the time) and `resume_from` counts."""
+    """A run that can start."""
 
     config: TrainConfig
     default_name: tuple[str, str]  # policy and optimizer, for the run folder's name
@@ -220,7 +200,9 @@ def check_policy_fits(config: TrainConfig, spec: EnvSpec) -> None:
     """Raises ConfigError if the policy has no head for the environment's actions."""
     kinds = config.policy.get("action_kinds", [])
     if spec.action_kind not in kinds:
-        valid = f"{config.env.name} has {spec.action_kind} actions, which this policy does not list; choose another policy"
+        valid = (
+            f"{config.env.name} has {spec.action_kind} actions, which this policy does not list; choose another policy"
+        )
         raise ConfigError("policy.action_kinds", kinds, valid)
 
 
@@ -231,28 +213,6 @@ def plan_evaluate(arguments: Sequence[str]) -> tuple[EvaluateConfig, TrainConfig
     checkpoint = find_checkpoint(config.checkpoint, "checkpoint")
     read_checkpoint(checkpoint)
     return config, load_train_config(checkpoint.parent.parent), checkpoint
-
-
-def verb_help(verb: str) -> str:
-    """What `VERB --help` prints."""
-    source = Path(__file__).with_name("config.py")
-    if verb == "evaluate":
-        return "python -m dist_trainer evaluate checkpoint=RUN [SETTING=VALUE ...]\n\n" + settings_help(
-            EvaluateConfig, source
-        )
-    files = "\n".join(f"  {group}={{{','.join(group_choices(group))}}}" for group in GROUPS)
-    _, tree, _ = compose_train([])
-    nested = {name: node for name, node in tree.items() if OmegaConf.is_dict(node)}
-    dotted = "\n".join(
-        textwrap.fill(f"{name}: " + ", ".join(f"{key}={value}" for key, value in node.items()), 110,
-                      initial_indent="  ", subsequent_indent="      ", break_long_words=False)
-        for name, node in nested.items()
-    )
-    return (
-        "python -m dist_trainer train [SETTING=VALUE ...]\n\nFiles in configs/:\n"
-        f"{files}\n\nSettings:\n{settings_help(TrainConfig, source)}\n\n"
-        f"Settings of a group, written GROUP.NAME=VALUE (defaults shown; meanings in dist_trainer/config.py):\n{dotted}\n"
-    )
 
 
 def job_text(arguments: Sequence[str]) -> str:

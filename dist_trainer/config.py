@@ -23,7 +23,7 @@ class EnvConfig:
 
 @dataclass
 class PPOConfig:
-    """The algorithm (Schulman et al., arXiv 1707.06347). Sizes are of the global batch, whatever the number of learners."""
+    """The algorithm (Schulman et al., arXiv 1707.06347). Sizes are of the global batch of all learners."""
 
     update_epochs: int = 1  # passes over each rollout
     minibatches: int = 16  # optimizer steps per pass; total_envs must be a multiple
@@ -162,7 +162,9 @@ def validate_train(config: TrainConfig, world_size: int) -> None:
     _at_least(config.normalize, "normalize.", 0, "warmup_steps")
     _require(config.normalize.clip > 0, "normalize.clip", config.normalize.clip, "must be above 0")
     for name in ("policy", "optimizer"):
-        _require("_target_" in getattr(config, name), f"{name}._target_", "", "every yaml of this group names its class")
+        _require(
+            "_target_" in getattr(config, name), f"{name}._target_", "", "every yaml of this group names its class"
+        )
     lr = config.optimizer.get("lr")
     is_rate = isinstance(lr, int | float) and math.isfinite(lr) and lr >= 0
     _require(is_rate, "optimizer.lr", lr, "must be a number of at least 0")

@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dist_trainer import optimizers
 from dist_trainer.config import TrainConfig
 from dist_trainer.distributed import World, share_of_cores
 from dist_trainer.envs import EnvPool, EnvSpec
 from dist_trainer.errors import ConfigError
-from dist_trainer.target import find_class
 from dist_trainer.keyed import keyed_generators, keyed_seed
 from dist_trainer.normalize import ObservationNormalizer, ReturnNormalizer
 from dist_trainer.policies import Policy
 from dist_trainer.ppo import GradientBucket
 from dist_trainer.rollout import Collector
+from dist_trainer.target import find_class
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 NOT_FOR_POLICY = ("action_kinds",)  # for validation before torch is imported
@@ -28,7 +28,7 @@ class Learner:
     config: TrainConfig
     world: World
     pool: EnvPool
-    policy: nn.Module
+    policy: Policy
     observations: ObservationNormalizer
     returns: ReturnNormalizer
     collector: Collector
@@ -48,7 +48,7 @@ class Learner:
         return min(1.0, self.iteration / self.config.iterations)
 
 
-def make_policy(config: TrainConfig, spec: EnvSpec, device: torch.device) -> nn.Module:
+def make_policy(config: TrainConfig, spec: EnvSpec, device: torch.device) -> Policy:
     """The same weights on every learner: drawn from a generator keyed by the seed."""
     settings = {key: value for key, value in config.policy.items() if key not in NOT_FOR_POLICY}
     policy_class = find_class("policy", settings.pop("_target_"))
@@ -61,8 +61,8 @@ def make_policy(config: TrainConfig, spec: EnvSpec, device: torch.device) -> nn.
             action_low=spec.action_low,
             action_high=spec.action_high,
         )
-    if not isinstance(policy, Policy) or not isinstance(policy, nn.Module):
-        raise ConfigError("policy._target_", config.policy["_target_"], "must be an nn.Module with the members of Policy")
+    if not isinstance(policy, Policy):
+        raise ConfigError("policy._target_", config.policy["_target_"], "must be a dist_trainer.policies.Policy")
     return policy.to(device, DTYPES[config.dtype])
 
 

@@ -42,8 +42,8 @@ class EventWriter:
 
     def __init__(self, folder: Path, sizes: Mapping[str, int] | None):
         """`sizes`: what flush() returned when the checkpoint that is resumed was written; None for a new run."""
-        for path in folder.glob("events.*") if sizes is not None else ():
-            if path.name in sizes:
+        for path in [] if sizes is None else list(folder.glob("events.*")):
+            if sizes and path.name in sizes:
                 with path.open("r+b") as file:
                     file.truncate(sizes[path.name])
             else:

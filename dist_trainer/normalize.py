@@ -54,7 +54,14 @@ class ObservationNormalizer(nn.Module):
     """
 
     def __init__(
-        self, shape: tuple[int, ...], *, is_bytes: bool, enabled: bool, clip: float, dtype: torch.dtype, device: torch.device
+        self,
+        shape: tuple[int, ...],
+        *,
+        is_bytes: bool,
+        enabled: bool,
+        clip: float,
+        dtype: torch.dtype,
+        device: torch.device,
     ):
         super().__init__()
         self.moments = RunningMoments(shape, device) if enabled and not is_bytes else None

@@ -81,7 +81,9 @@ class GradientBucket:
 
     def __init__(self, policy: nn.Module):
         parameters = [p for p in policy.parameters() if p.requires_grad]
-        self.flat = torch.zeros(sum(p.numel() for p in parameters), dtype=parameters[0].dtype, device=parameters[0].device)
+        self.flat = torch.zeros(
+            sum(p.numel() for p in parameters), dtype=parameters[0].dtype, device=parameters[0].device
+        )
         for parameter, part in zip(parameters, self.flat.split([p.numel() for p in parameters]), strict=True):
             parameter.grad = part.view_as(parameter)  # backward accumulates into the bucket
 

@@ -32,7 +32,9 @@ def check_run_dir(run_dir: str) -> None:
     """Raises ConfigError if a new run cannot be written there, or if there is one already."""
     path = Path(run_dir)
     if (path / CONFIG_FILE).exists():
-        raise ConfigError("run_dir", run_dir, f"holds a run already; continue it with resume={run_dir}, or name another")
+        raise ConfigError(
+            "run_dir", run_dir, f"holds a run already; continue it with resume={run_dir}, or name another"
+        )
     existing = path
     while not existing.exists():
         existing = existing.parent

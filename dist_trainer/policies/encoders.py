@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ def make_encoder(observation_shape: tuple[int, ...], features: int, layers: int)
         return Encoder(observation_shape, *_convolutions(observation_shape, features))
     widths = [math.prod(observation_shape)] + layers * [features]
     perceptron: list[nn.Module] = [nn.Flatten(1)] if len(observation_shape) != 1 else []
-    for inputs, outputs in zip(widths, widths[1:], strict=False):
+    for inputs, outputs in pairwise(widths):
         perceptron += [scaled_linear(inputs, outputs, gain=math.sqrt(2)), nn.ReLU()]
     return Encoder(observation_shape, *perceptron)
 

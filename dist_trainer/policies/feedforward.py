@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from dist_trainer.policies import Policy
 from dist_trainer.policies.encoders import make_encoder
 from dist_trainer.policies.heads import make_action_head, scaled_linear
 
 
-class FeedforwardPolicy(nn.Module):
-    """See dist_trainer.policies.Policy for the shapes. The state (0, N, 0) is empty."""
+class FeedforwardPolicy(Policy):
+    """The state (0, N, 0) is empty."""
 
     def __init__(
         self,

@@ -6,28 +6,28 @@ Legend: ... any leading dimensions, C action components, P action parameters.
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
 
 
-class ActionHead(Protocol):
-    def __call__(self, features: Tensor) -> Tensor:
+class ActionHead(nn.Module, ABC):
+    @abstractmethod
+    def forward(self, features: Tensor) -> Tensor:
         """Features (..., H) -> parameters (..., P)."""
-        ...
 
+    @abstractmethod
     def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
         """(..., P), uniform noise in (0, 1) (..., C) -> actions (..., C)."""
-        ...
 
+    @abstractmethod
     def mode(self, parameters: Tensor) -> Tensor:
         """(..., P) -> the most likely actions (..., C)."""
-        ...
 
+    @abstractmethod
     def log_prob_and_entropy(self, parameters: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """(..., P), (..., C) -> log-probability (...,) and entropy (...,), summed over components."""
-        ...
 
 
 def scaled_linear(inputs: int, outputs: int, gain: float) -> nn.Linear:
@@ -38,7 +38,7 @@ def scaled_linear(inputs: int, outputs: int, gain: float) -> nn.Linear:
     return layer
 
 
-class CategoricalHead(nn.Module):
+class CategoricalHead(ActionHead):
     """One categorical distribution for each action component: discrete and multi-discrete actions."""
 
     def __init__(self, features: int, sizes: tuple[int, ...]):
@@ -72,7 +72,7 @@ class CategoricalHead(nn.Module):
         return log_prob, entropy
 
 
-class GaussianHead(nn.Module):
+class GaussianHead(ActionHead):
     """Independent normal distributions whose standard deviation does not depend on the observation.
 
     Actions are unbounded here; the pool clips them to the environment's bounds. The mean starts at the middle of the
@@ -113,6 +113,6 @@ class GaussianHead(nn.Module):
 
 def make_action_head(
     features: int, kind: str, sizes: tuple[int, ...], low: tuple[float, ...], high: tuple[float, ...]
-) -> CategoricalHead | GaussianHead:
+) -> ActionHead:
     """The head for an environment's actions; `kind`: discrete | multi_discrete | continuous."""
     return GaussianHead(features, low, high) if kind == "continuous" else CategoricalHead(features, sizes)

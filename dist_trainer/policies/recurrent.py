@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from dist_trainer.policies import Policy
 from dist_trainer.policies.encoders import make_encoder
 from dist_trainer.policies.heads import make_action_head, scaled_linear
 from dist_trainer.policies.reset_lstm import ResetLSTM
 
 
-class RecurrentPolicy(nn.Module):
-    """See dist_trainer.policies.Policy for the shapes. The state (2, N, H) is the LSTM's h and c."""
+class RecurrentPolicy(Policy):
+    """The state (2, N, H) is the LSTM's h and c."""
 
     def __init__(
         self,

@@ -72,7 +72,7 @@ class ResetLSTM(nn.Module):
 
 
 def _layout(done: Tensor, max_done: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Where the steps lie in the sequence with reset tokens. Shapes depend on the arguments' shapes alone: no host sync.
+    """Where the steps lie in the sequence with reset tokens. No shape depends on data: no host sync.
 
     Returns:
         place: (T * N,) row of each step in the expanded, flattened sequence; unique.
