@@ -1,7 +1,8 @@
 """Running means and variances that are the same on every learner.
 
 Sums and counts go over the wire, in float64, and one merge follows (Chan, Golub and LeVeque, 1979): never a mean of
-means. Sums are taken about the running mean, which all learners share, so that nothing cancels.
+means. Sums are taken about a pivot near the data that all learners share, so that nothing cancels: the running mean,
+or, before there is one, the first learner's first sample.
 """
 
 from __future__ import annotations
@@ -27,15 +28,18 @@ class RunningMoments(nn.Module):
 
     @torch.no_grad()
     def update(self, batch: Tensor, world: World) -> None:
-        """Merges in a batch (..., *shape) from each learner. One all-reduce."""
+        """Merges in a batch (..., *shape) from each learner. One broadcast of a sample and one all-reduce."""
         rows = batch.reshape(-1, *self.mean.shape).to(torch.float64)
-        deviations = rows - self.mean
+        first = world.broadcast_(rows[0].clone())
+        pivot = torch.where(self.count > 0, self.mean, first)
+        deviations = rows - pivot
         count = torch.full_like(self.mean, len(rows))
         sums = world.sum_(torch.stack([count, deviations.sum(0), deviations.square().sum(0)]))  # (3, *shape)
         added = sums[0].flatten()[0]
         total = self.count + added
-        shift = sums[1] / added  # from the running mean to the batch's
-        batch_m2 = sums[2] - added * shift.square()
+        offset = sums[1] / added  # from the pivot to the batch's mean
+        batch_m2 = sums[2] - added * offset.square()
+        shift = pivot - self.mean + offset  # from the running mean to the batch's
         self.m2 += batch_m2.clamp(min=0) + shift.square() * self.count * added / total
         self.mean += shift * added / total
         self.count.copy_(total)
