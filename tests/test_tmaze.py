@@ -51,7 +51,7 @@ def test_the_cue_is_in_the_first_observation_only(corridor: int) -> None:
             pool.send()
             pool.recv()
         assert buffers["terminated"].all() and not buffers["truncated"].any()
-        assert set(buffers["rewards"].tolist()) == {-1.0, 1.0}
+        assert set(buffers["rewards"].tolist()) == {4.0, float(np.float32(-0.1))}
 
 
 def test_waiting_hides_the_cue_too_and_ends_in_truncation() -> None:
@@ -63,21 +63,21 @@ def test_waiting_hides_the_cue_too_and_ends_in_truncation() -> None:
         buffers["actions"][:] = LEFT  # does nothing in the corridor
         pool.send()
         pool.recv()
-        assert not buffers["terminated"].any() and not buffers["rewards"].any()
+        assert not buffers["terminated"].any() and (buffers["rewards"] == np.float32(-0.1)).all()
         assert (buffers["truncated"] == (step == limit)).all()
         assert (buffers["observations"][:, :2].any(axis=1) == (step == limit)).all()
     assert (buffers["final_observations"] == [0, 0, 1, 0]).all()
-    assert pool.take_statistics() == [ENVS, 0, ENVS * limit, 0]
+    assert pool.take_statistics() == pytest.approx([ENVS, -0.1 * ENVS * limit, ENVS * limit, 0])
 
 
 def test_a_player_with_memory_always_turns_the_right_way() -> None:
     statistics = play(20, 210, lambda cue: cue)
-    assert statistics == [ENVS * 10, ENVS * 10, ENVS * 210, ENVS * 10]
+    assert statistics == [ENVS * 10, 4 * ENVS * 10, ENVS * 210, ENVS * 10]
 
 
 def test_a_player_who_turns_against_the_cue_never_does() -> None:
     statistics = play(20, 210, lambda cue: LEFT + RIGHT - cue)
-    assert statistics == [ENVS * 10, -ENVS * 10, ENVS * 210, 0]
+    assert statistics == pytest.approx([ENVS * 10, -0.1 * ENVS * 10, ENVS * 210, 0])
 
 
 def test_a_player_without_memory_is_right_half_of_the_time() -> None:
@@ -86,5 +86,5 @@ def test_a_player_without_memory_is_right_half_of_the_time() -> None:
         statistics = play(20, 210, turn)
         assert statistics[EPISODES] == ENVS * 10
         assert 0.46 < statistics[SUCCESS] / statistics[EPISODES] < 0.54  # 4 standard deviations
-        assert statistics[RETURNS] == 2 * statistics[SUCCESS] - statistics[EPISODES]
+        assert statistics[RETURNS] == pytest.approx(4.1 * statistics[SUCCESS] - 0.1 * statistics[EPISODES])
         assert statistics[LENGTHS] == ENVS * 210

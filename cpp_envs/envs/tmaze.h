@@ -1,5 +1,6 @@
 // T-maze: a cue in the first observation says which way to turn at the end of a corridor. Nothing after it repeats the
-// cue, so only a memory solves the maze (after Bakker, "Reinforcement learning with long short-term memory", 2001).
+// cue, so only a memory solves the maze. Rewards as in Bakker, "Reinforcement learning with long short-term memory"
+// (NIPS 2001): 4 for the right turn, -0.1 for the wrong one and for every step that does not move.
 // Solved: >= 95 % right turns; without memory 50 %.
 #pragma once
 
@@ -37,10 +38,11 @@ struct TMaze {
     const bool at_junction = position == params.corridor;
     if (at_junction && action != kForward) {
       turned_right_way = (action == kRight) == cue_is_right;
-      return {.reward = turned_right_way ? 1.0F : -1.0F, .terminated = true};
+      return {.reward = turned_right_way ? 4.0F : -0.1F, .terminated = true};
     }
-    if (!at_junction && action == kForward) ++position;
-    return {.reward = 0, .terminated = false, .truncated = steps >= params.max_steps()};
+    const bool moves = !at_junction && action == kForward;
+    position += moves;
+    return {.reward = moves ? 0.0F : -0.1F, .terminated = false, .truncated = steps >= params.max_steps()};
   }
 
   // {cue left, cue right, in the corridor, at the junction}: the position in the corridor is not shown.
