@@ -70,6 +70,8 @@ def restore(optimizer: torch.optim.Optimizer, captured: dict[str, Any]) -> None:
     for parameter, state in zip(parameters, captured["state"], strict=True):
         optimizer.state[parameter] = _decode(state, parameter.device)
     for group, saved in zip(optimizer.param_groups, captured["groups"], strict=True):
+        for key in [key for key in group if key != "params" and key not in saved and _is_plain(group[key])]:
+            del group[key]  # heavyball's first step adds some, its step counter among them
         group.update({key: _decode(value, group["params"][0].device) for key, value in saved.items()})
     if hasattr(optimizer, "inner_group"):
         optimizer.inner_group = _decode(captured["inner_group"], parameters[0].device)
