@@ -7,6 +7,7 @@ learners wrote it. No random state is saved: all randomness is keyed by counters
 from __future__ import annotations
 
 import io
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from dist_trainer import optimizers
 from dist_trainer.checkpoint_file import checkpoint_path, prune_checkpoints, read_checkpoint, write_checkpoint
 from dist_trainer.distributed import World
+from dist_trainer.errors import ConfigError
 from dist_trainer.learner import Learner
 
 
@@ -50,7 +52,11 @@ def save_checkpoint(learner: Learner, run_dir: Path, keep: int, extra: dict[str,
 
 def load_file(path: Path) -> dict[str, Any]:
     """The content on the CPU. Executes no code from the file. Raises ConfigError if it is missing or damaged."""
-    return torch.load(io.BytesIO(read_checkpoint(path)), map_location="cpu", weights_only=True)
+    payload = io.BytesIO(read_checkpoint(path))
+    try:
+        return torch.load(payload, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError):  # intact, but not what save_checkpoint writes
+        raise ConfigError("checkpoint", path, "holds something else than tensors and plain data") from None
 
 
 def load_checkpoint(learner: Learner, path: Path) -> dict[str, Any]:

@@ -58,8 +58,8 @@ def read_checkpoint(path: Path) -> bytes:
         header, newline, payload = path.read_bytes().partition(b"\n")
     except OSError as error:
         raise ConfigError("checkpoint", path, f"cannot be read: {error.strerror}") from None
-    fields = header.removeprefix(_MAGIC).split()
-    if not newline or not header.startswith(_MAGIC) or len(fields) != 3:
+    fields = header.removeprefix(_MAGIC + b" ").split(b" ")
+    if not newline or not header.startswith(_MAGIC + b" ") or len(fields) != 3:
         raise ConfigError("checkpoint", path, "is not a checkpoint, or its beginning is damaged")
     version, size, digest = fields
     if version != str(FORMAT_VERSION).encode():
