@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 
 from dist_trainer import cli
 from dist_trainer.errors import ConfigError, choices
 from dist_trainer.help import OVERVIEW, verb_help
+
+FIRST_LEARNER_SPEAKS_S = 10.0
 
 
 def run_train(arguments: Sequence[str]) -> int:
@@ -46,8 +50,12 @@ def main() -> int:
             return VERBS[verb](arguments)
         return 0
     except ConfigError as error:
-        if rank == "0":  # the others have the same to say
-            print(f"dist_trainer: {error}", file=sys.stderr, flush=True)
+        if rank != "0":
+            # The first learner has the same to say, and torchrun ends this one as soon as it has. To end before it
+            # would silence it; whoever still lives after the wait is the only one with this mistake.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            time.sleep(FIRST_LEARNER_SPEAKS_S)
+        print(f"dist_trainer: {error}", file=sys.stderr, flush=True)
         return 2
     except KeyboardInterrupt:
         print(f"dist_trainer: learner {rank} was interrupted", file=sys.stderr, flush=True)

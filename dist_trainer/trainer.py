@@ -27,8 +27,8 @@ def train(config: TrainConfig, world: World, run_dir: Path, resume_from: Path | 
 
     Raises LearnersDiffer, TrainingDiverged, and whatever an environment, the policy or a collective raises.
     """
-    stop = StopRequest()
     learner = make_learner(config, world)
+    stop = StopRequest()  # not before a learner that fails to be made could be told to end
     if resume_from:
         report = Report(learner, run_dir, load_checkpoint(learner, resume_from))
     else:

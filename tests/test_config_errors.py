@@ -1,0 +1,277 @@
+"""A user's mistake ends the command at once, with status 2 and one line that names the field and what is valid."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dist_trainer.checkpoint_file import checkpoint_folder, list_checkpoints
+from dist_trainer.config import EvaluateConfig, TrainConfig
+
+DEADLINE_S = 15.0  # generous: 0.3 to 3 s on an idle machine
+SMALL = [
+    "env=cartpole",
+    "device=cpu",
+    "torch_threads=1",
+    "env_threads=1",
+    "total_envs=16",
+    "horizon=8",
+    "ppo.minibatches=4",
+    "policy.hidden_size=8",
+    "total_env_steps=128",
+    "normalize.warmup_steps=2",
+]
+
+
+def command(*arguments: str, deadline_s: float = DEADLINE_S) -> subprocess.CompletedProcess[str]:
+    """`python -m dist_trainer ...` as a user runs it; killed if it does not end by itself."""
+    return subprocess.run(
+        [sys.executable, "-m", "dist_trainer", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=deadline_s,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with a checkpoint; tests leave it as it is."""
+    run_dir = tmp_path_factory.mktemp("finished") / "run"
+    done = command("train", *SMALL, f"run_dir={run_dir}", deadline_s=60)
+    assert done.returncode == 0, done.stderr
+    return run_dir
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], field: str, *valid: str) -> None:
+    """Status 2, nothing printed but one line on stderr that names the field and has these words on what is valid."""
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith(f"dist_trainer: {field}="), lines[0]
+    for words in valid:
+        assert words in lines[0].split(": ", 2)[2], lines[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "field", "valid"),
+    [
+        (["env=breakot"], "env", ["did you mean breakout", "cartpole", "tmaze"]),
+        (["env.name=pong"], "env.name", ["no such environment", "breakout", "cartpole"]),
+        (["+env.params.gravity=9.8"], "env.params.gravity", ["max_steps"]),
+        (["env.params.gravity=9.8"], "env.params.gravity", ["env.params.max_steps"]),
+        (["env.params.max_steps=0"], "env.params.max_steps", ["1", "1000000"]),
+        (["env.params.max_steps=many"], "env.params.max_steps", ["number"]),
+        (["policy=transformer"], "policy", ["lstm", "mlp"]),
+        (["policy.hidden_size=big"], "policy.hidden_size", ["128"]),
+        (["policy.hidden_size=32.5"], "policy.hidden_size", ["whole number"]),
+        (["optimizer=sgd"], "optimizer", ["adamw", "muon", "psgd_kron"]),
+        (["optimizer.learning_rate=0.1"], "optimizer.learning_rate", ["optimizer.lr"]),
+        (["optimizer.lr=-1"], "optimizer.lr", ["at least 0"]),
+        (["optimizer.lr=nan"], "optimizer.lr", ["at least 0"]),
+        (["horizon=-3"], "horizon", ["at least 1"]),
+        (["horizon=half"], "horizon", ["Integer"]),
+        (["horizon=7.5"], "horizon", ["Integer"]),
+        (["total_env_steps=nan"], "total_env_steps", ["at least 1"]),
+        (["total_envs=100", "ppo.minibatches=16"], "total_envs", ["multiple of", "ppo.minibatches=16", "96 or 112"]),
+        (["ppo.minibatches=0"], "ppo.minibatches", ["at least 1"]),
+        (["ppo.gamma=1.01"], "ppo.gamma", ["from 0 to 1"]),
+        (["ppo.advantage=mc"], "ppo.advantage", ["gae", "vtrace"]),
+        (["ppo.gama=0.9"], "ppo.gama", ["did you mean ppo.gamma"]),
+        (["total_steps=100"], "total_steps", ["did you mean total_env_steps"]),
+        (["horizon.x=1"], "horizon.x", ["horizon is a single value"]),
+        (["schedule.kind=step"], "schedule.kind", ["constant", "cosine", "linear"]),
+        (["device=tpu"], "device", ["auto", "cpu", "cuda"]),
+        (["dtype=float16"], "dtype", ["float32", "float64"]),
+        (["checkpoint_minutes=0"], "checkpoint_minutes", ["above 0"]),
+        (["~ppo.gamma"], "ppo.gamma", ["SETTING=VALUE"]),
+        (["horizon=16,32"], "horizon", ["SETTING=VALUE"]),
+        (["--gamma", "0.9"], "argument", ["SETTING=VALUE"]),
+        (["policy.action_kinds=[discrete]", "env=probe_continuous"], "policy.action_kinds", ["continuous"]),
+        (["resume=runs/no_such_run"], "resume", ["no such run folder or checkpoint file"]),
+        (["policy._target_=dist_trainer.policies.Missing", *SMALL], "policy._target_", ["import path of a class"]),
+        (["optimizer._target_=heavyball.Missing", *SMALL], "optimizer._target_", ["import path of a class"]),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else None,
+)
+def test_mistake_in_a_setting(tmp_path: Path, settings: list[str], field: str, valid: list[str]) -> None:
+    """And nothing is left on disk."""
+    run_dir = tmp_path / "run"
+    where = [] if "resume" in settings[0] else [f"run_dir={run_dir}"]
+    assert_refused(command("train", *settings, *where), field, *valid)
+    assert not run_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field", "valid"),
+    [
+        (["trian"], "verb", ["did you mean train"]),
+        (["evaluate"], "checkpoint", ["required"]),
+        (["evaluate", "checkpoint=runs/none"], "checkpoint", ["no such run folder or checkpoint file"]),
+        (["evaluate", "checkpoint=runs/none", "episodes=0"], "episodes", ["at least 1"]),
+        (["evaluate", "checkpoint=runs/none", "episode=5"], "episode", ["did you mean episodes"]),
+    ],
+)
+def test_mistake_in_another_command(arguments: list[str], field: str, valid: list[str]) -> None:
+    assert_refused(command(*arguments), field, *valid)
+
+
+def below_a_file(folder: Path) -> Path:
+    (folder / "file").write_text("in the way")
+    return folder / "file" / "run"
+
+
+def below_proc(_: Path) -> Path:
+    return Path("/proc/run")
+
+
+@pytest.mark.parametrize("place", [below_a_file, below_proc])
+def test_run_folder_that_cannot_be_made(tmp_path: Path, place: Callable[[Path], Path]) -> None:
+    """Root's permission bits allow both; the file system does not."""
+    assert_refused(command("train", *SMALL, f"run_dir={place(tmp_path)}"), "run_dir", "cannot be")
+
+
+def test_run_folder_that_holds_a_run(finished_run: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished_run.rglob("*")}
+    done = command("train", *SMALL, f"run_dir={finished_run}")
+    assert_refused(done, "run_dir", "holds a run already", f"resume={finished_run}")
+    assert {path: path.stat().st_mtime_ns for path in finished_run.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    "setting", ["horizon=16", "total_envs=32", "seed=2", "env=tmaze", "policy.hidden_size=16", "dtype=float64"]
+)
+def test_resume_as_another_run(finished_run: Path, setting: str) -> None:
+    """What is in the checkpoint cannot be asked for anew."""
+    done = command("train", f"resume={finished_run}", setting)
+    assert_refused(done, setting.split("=")[0], "cannot change when a run is resumed")
+
+
+def test_resume_with_a_mistake_in_what_may_change(finished_run: Path) -> None:
+    assert_refused(command("train", f"resume={finished_run}", "ppo.gamma=2"), "ppo.gamma", "from 0 to 1")
+    assert_refused(command("train", f"resume={finished_run}", "log_evry=2"), "log_evry", "did you mean log_every")
+
+
+@pytest.mark.parametrize("verb", ["train resume", "evaluate checkpoint"])
+def test_damaged_checkpoints(finished_run: Path, tmp_path: Path, verb: str) -> None:
+    """Missing, cut off, altered, empty."""
+    arguments = verb.split()
+    run_dir = tmp_path / "run"
+    (run_dir / "checkpoints").mkdir(parents=True)
+    (run_dir / "config.yaml").write_bytes((finished_run / "config.yaml").read_bytes())
+    wanted = [arguments[0], f"{arguments[1]}={run_dir}"]
+    assert_refused(command(*wanted), arguments[1], "holds no checkpoint")
+
+    whole = list_checkpoints(finished_run)[-1].read_bytes()
+    file = checkpoint_folder(run_dir) / "iteration_00000001.ckpt"
+    altered = bytearray(whole)
+    altered[-1000] ^= 1
+    for content, what in ((whole[:-1000], "cut off"), (altered, "checksum"), (b"", "not a checkpoint")):
+        file.write_bytes(content)
+        assert_refused(command(*wanted), "checkpoint", what)
+
+
+@pytest.mark.parametrize(
+    ("settings", "field", "late"),
+    [
+        (["ppo.gamma=1.5"], "ppo.gamma", "none"),
+        (["ppo.gamma=1.5"], "ppo.gamma", "0"),
+        (["total_envs=20", "ppo.minibatches=4"], "total_envs", "1"),
+        (["policy._target_=dist_trainer.policies.Missing"], "policy._target_", "none"),
+    ],
+)
+def test_mistake_under_torchrun(tmp_path: Path, settings: list[str], field: str, late: str) -> None:
+    """Two learners end by themselves and say it once, whichever of them is late; torchrun adds a summary of its own."""
+    hook = f"import os, time\nif os.environ.get('RANK') == '{late}': time.sleep(1.5)\n"
+    (tmp_path / "sitecustomize.py").write_text(hook)
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "dist_trainer", "train"]
+    done = subprocess.run(
+        [sys.executable, "-m", *launcher, *SMALL, *settings, f"run_dir={tmp_path / 'run'}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path)},
+    )
+    assert done.returncode != 0
+    ours = [line for line in done.stderr.splitlines() if line.startswith("dist_trainer: ")]
+    assert len(ours) == 1, done.stderr
+    assert ours[0].startswith(f"dist_trainer: {field}=")
+    assert not re.search(r'File ".*/dist_trainer/', done.stderr), done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_mistake_of_one_learner_alone_is_told(tmp_path: Path) -> None:
+    """Not only the first learner may say what is wrong: here the second alone sees a damaged machine."""
+    hook = "import os\nif os.environ.get('RANK') == '1': os.environ['WORLD_SIZE'] = 'two'\n"
+    (tmp_path / "sitecustomize.py").write_text(hook)
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "dist_trainer", "train"]
+    done = subprocess.run(
+        [sys.executable, "-m", *launcher, *SMALL, f"run_dir={tmp_path / 'run'}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path)},
+    )
+    assert done.returncode != 0
+    ours = [line for line in done.stderr.splitlines() if line.startswith("dist_trainer: WORLD_SIZE=two")]
+    assert len(ours) == 1, done.stderr
+
+
+def test_help_names_the_verbs() -> None:
+    for arguments in ([], ["--help"], ["help"], ["-h"]):
+        done = command(*arguments)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "train " in done.stdout
+        assert "evaluate " in done.stdout
+
+
+def settings_of(schema: type, prefix: str = "") -> list[str]:
+    """The names of all settings, as they are written on the command line; groups of yaml files by their own name."""
+    names = []
+    for field in dataclasses.fields(schema):
+        nested: Any = field.default_factory
+        if isinstance(nested, type) and dataclasses.is_dataclass(nested) and field.name != "env":
+            names += settings_of(nested, f"{prefix}{field.name}.")
+        else:
+            names.append(prefix + field.name)
+    return names
+
+
+def test_train_help_names_every_setting() -> None:
+    done = command("train", "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    names = settings_of(TrainConfig)
+    assert {"horizon", "ppo.gamma", "schedule.kind", "normalize.clip", "policy", "optimizer"} <= set(names)
+    for name in names:
+        in_group = name in ("env", "policy", "optimizer")  # "env={breakout,...}"; else a line that begins with the name
+        pattern = rf"^{name}=\{{" if in_group else rf"^  {re.escape(name)}\s"
+        assert re.search(pattern, done.stdout, re.MULTILINE), f"{name} is not in the help"
+    for choice in ("breakout", "cartpole", "lstm", "mlp", "muon", "psgd_kron"):
+        assert choice in done.stdout
+
+
+def test_evaluate_help_names_every_setting() -> None:
+    done = command("evaluate", "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    for field in dataclasses.fields(EvaluateConfig):
+        assert re.search(rf"^  {field.name}\b", done.stdout, re.MULTILINE), f"{field.name} is not in the help"
+
+
+def test_job_text_shows_the_resolved_configuration() -> None:
+    """`--cfg job` prints every setting with the value that a run would have, and trains nothing."""
+    done = command("train", "--cfg", "job", "env=tmaze", "optimizer=adamw", "ppo.gamma=0.9")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "name: tmaze" in done.stdout
+    assert "_target_: heavyball.AdamW" in done.stdout
+    assert "  gamma: 0.9\n" in done.stdout
+    for name in settings_of(TrainConfig):
+        assert re.search(rf"^ *{name.rpartition('.')[2]}:", done.stdout, re.MULTILINE), f"{name} is not shown"
