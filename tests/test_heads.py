@@ -34,6 +34,14 @@ def test_categorical_frequencies_are_the_probabilities(size: int, spread: float)
     torch.testing.assert_close(frequencies.double(), logits.softmax(-1), rtol=0, atol=2 / count)
 
 
+def test_categorical_sample_by_hand() -> None:
+    """The action is the number of steps of the cumulative distribution that lie below the noise."""
+    head = CategoricalHead(1, (3,))
+    parameters = torch.tensor([0.25, 0.25, 0.5]).log().expand(5, 3)
+    actions = head.sample(parameters, torch.tensor([[0.1], [0.24], [0.26], [0.49], [0.51]]))
+    assert actions.flatten().tolist() == [0, 0, 1, 1, 2]
+
+
 def test_components_are_sampled_independently() -> None:
     """On a square grid of noise every pair of actions comes up as often as the product of the probabilities."""
     side = 400

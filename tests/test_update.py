@@ -19,7 +19,7 @@ from dist_trainer.distributed import connect
 from dist_trainer.learner import Learner, make_learner
 from dist_trainer.normalize import RunningMoments
 from dist_trainer.ppo import LOSS_SUMS, estimate_advantages, return_sums
-from dist_trainer.rollout import Rollout
+from dist_trainer.rollout import Rollout, take_minibatch
 from dist_trainer.schedule import schedule_factor
 
 MINIBATCHES = 4
@@ -269,6 +269,40 @@ def test_what_an_update_reports() -> None:
     assert result.lr == pytest.approx(0.6 * 0.002)
     assert result.grad_norm > 0
     assert learner.optimizer_step == 3 * MINIBATCHES
+
+
+@pytest.mark.parametrize("env", ["probe_discrete", "probe_multi_discrete"])
+def test_minibatch_gradients_average_to_that_of_the_whole_batch(env: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a rate of 0: rewards are scaled with today's returns included, advantages over the whole batch, and every
+    sample counts once in each epoch."""
+    settings = ["dtype=float64", "optimizer=adamw", "optimizer.lr=0", "ppo.max_grad_norm=1e9", "ppo.update_epochs=2"]
+    learner, twin = (learner_for(*settings, env=env) for _ in range(2))
+    gradients: list[Tensor] = []
+    step = optimizers.step
+
+    def noting_step(*args: Any, **kwargs: Any) -> None:
+        gradients.append(learner.gradients.flat.clone())
+        step(*args, **kwargs)
+
+    for _ in range(2):
+        gradients.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(optimizers, "step", noting_step)
+            update.learn(learner, learner.collector.collect())
+        rollout = twin.collector.collect()
+        twin.returns.update(rollout.rewards, rollout.done, twin.world)
+        advantages, targets = estimate_advantages(twin.config.ppo, rollout, twin.returns(rollout.rewards), None)
+        scaled = (advantages - advantages.mean()) / advantages.std(correction=0)
+        rows = torch.arange(twin.pool.rows)
+        batch = take_minibatch(rollout, scaled, targets, rows, int(rollout.done_counts.max()))
+        twin.gradients.zero()
+        ppo.ppo_loss(twin.policy, twin.observations, batch, twin.config.ppo, scaled.numel())[0].backward()
+        twin.observations.update(rollout.observations, twin.world)
+        assert len(gradients) == 2 * MINIBATCHES
+        assert not torch.allclose(gradients[0], gradients[MINIBATCHES])  # the epochs are cut differently
+        for epoch in (gradients[:MINIBATCHES], gradients[MINIBATCHES:]):
+            average = torch.stack(epoch).mean(0)
+            torch.testing.assert_close(average, twin.gradients.flat, rtol=1e-6, atol=1e-9)
 
 
 def test_gradients_are_clipped() -> None:
