@@ -28,13 +28,19 @@ class RunningMoments(nn.Module):
 
     @torch.no_grad()
     def update(self, batch: Tensor, world: World) -> None:
-        """Merges in a batch (..., *shape) from each learner. One broadcast of a sample and one all-reduce."""
-        rows = batch.reshape(-1, *self.mean.shape).to(torch.float64)
-        first = world.broadcast_(rows[0].clone())
+        """Merges in a batch (B, ..., *shape) from each learner. One broadcast of a sample and one all-reduce.
+
+        Works through it in B parts: a float64 copy of all observations at once would be the largest tensor of the run.
+        """
+        first = world.broadcast_(batch.reshape(-1, *self.mean.shape)[0].to(torch.float64, copy=True))
         pivot = torch.where(self.count > 0, self.mean, first)
-        deviations = rows - pivot
-        count = torch.full_like(self.mean, len(rows))
-        sums = world.sum_(torch.stack([count, deviations.sum(0), deviations.square().sum(0)]))  # (3, *shape)
+        own = torch.zeros((3, *self.mean.shape), dtype=torch.float64, device=self.mean.device)
+        for part in batch:
+            deviations = part.reshape(-1, *self.mean.shape).to(torch.float64) - pivot
+            own[0] += len(deviations)
+            own[1] += deviations.sum(0)
+            own[2] += deviations.square_().sum(0)
+        sums = world.sum_(own)  # (3, *shape)
         added = sums[0].flatten()[0]
         total = self.count + added
         offset = sums[1] / added  # from the pivot to the batch's mean
