@@ -42,7 +42,7 @@ def test_moments_are_those_of_all_batches_together(
     assert moments.count.item() == len(everything)
     # the data themselves are rounded to 1e-16 of their mean; so is the running mean
     np.testing.assert_allclose(moments.mean.numpy(), everything.mean(0), rtol=1e-14, atol=1e-12 * std)
-    np.testing.assert_allclose(variance(moments), everything.var(0), rtol=1e-5 if abs(mean) > 1e3 * std else 1e-12)
+    np.testing.assert_allclose(variance(moments), everything.var(0), rtol=1e-5 if abs(mean) > 1e3 * std else 1e-11)
 
 
 def test_batches_of_unlike_data_merge_exactly(world: World) -> None:
@@ -52,8 +52,8 @@ def test_batches_of_unlike_data_merge_exactly(world: World) -> None:
     for batch in data:
         moments.update(batch, world)
     everything = torch.cat(data).double().numpy()
-    np.testing.assert_allclose(moments.mean.numpy(), everything.mean(), rtol=1e-13)
-    np.testing.assert_allclose(variance(moments), everything.var(), rtol=1e-13)
+    np.testing.assert_allclose(moments.mean.numpy(), everything.mean(), rtol=1e-11)
+    np.testing.assert_allclose(variance(moments), everything.var(), rtol=1e-11)
 
 
 def test_drift_is_followed(world: World) -> None:
@@ -63,8 +63,8 @@ def test_drift_is_followed(world: World) -> None:
     for batch in data:
         moments.update(batch, world)
     everything = torch.cat(data).numpy()
-    np.testing.assert_allclose(moments.mean.numpy(), everything.mean(0), rtol=1e-12)
-    np.testing.assert_allclose(variance(moments), everything.var(0), rtol=1e-12)
+    np.testing.assert_allclose(moments.mean.numpy(), everything.mean(0), rtol=1e-11)
+    np.testing.assert_allclose(variance(moments), everything.var(0), rtol=1e-11)
 
 
 def test_all_leading_dimensions_are_samples(world: World) -> None:
@@ -159,7 +159,7 @@ def test_return_normalizer_is_its_definition(world: World, gamma: float) -> None
     for end in (10, 20, 30, 40):
         normalizer.update(rewards[end - 10 : end], done[end - 10 : end], world)
         returns = returns_of_episodes(rewards[:end].double().numpy(), done[:end].numpy(), gamma)
-        np.testing.assert_allclose(normalizer.moments.std.item(), np.std(returns), rtol=1e-12)
+        np.testing.assert_allclose(normalizer.moments.std.item(), np.std(returns), rtol=1e-11)
         expected = rewards / float(np.std(returns))
         torch.testing.assert_close(normalizer(rewards), expected, rtol=1e-5, atol=0)
 
