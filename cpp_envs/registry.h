@@ -9,7 +9,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "pool.h"
+#include "env_pool.h"
 
 namespace dist_trainer {
 
