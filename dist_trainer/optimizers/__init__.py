@@ -8,6 +8,7 @@ with an underscore; `capture` and `restore` copy the raw tensors instead.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import heavyball
@@ -20,6 +21,10 @@ from dist_trainer.target import find_class
 # Compiling takes 24 to 90 s at the first step on a CPU, and the mode that heavyball asks for may choose different
 # kernels on different learners.
 heavyball.utils.compile_mode = None
+
+# Said of every schedule and of every fixed scale; both are meant.
+for _message in ("Learning rate changed between steps", "It's recommended to use precond_init_scale=None"):
+    warnings.filterwarnings("ignore", message=_message, category=UserWarning)
 
 NOT_COMPARED = ("Q_cache",)  # heavyball may leave it uninitialized
 _SET = "__set__"
