@@ -160,7 +160,7 @@ def test_code_in_a_checkpoint_does_not_run(run_dir: Path, how: str) -> None:
     """A file with a right header and checksum that would run code on unpickling is refused, and runs nothing."""
     marker, path = run_dir / "code_ran", checkpoint_path(run_dir, 3)
     content = {"iteration": 3, "policy": Code(marker)}
-    attack = pickle.dumps(content) if how == "pickle" else saved_by_torch(content, how == "torch")
+    attack = pickle.dumps(content, protocol=2) if how == "pickle" else saved_by_torch(content, how == "torch")
     write_checkpoint(path, attack)
     with pytest.raises(ConfigError):
         load_file(path)
