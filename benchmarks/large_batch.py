@@ -35,9 +35,7 @@ def arithmetic(arguments: list[str]) -> dict[str, float]:
     samples = rows * steps
     item = 1 if spec.observation_is_bytes else 4
     observation = item * math.prod(spec.observation_shape)
-    per_sample = (
-        observation + 4 * spec.action_components + 5 * 4 + 2
-    )
+    per_sample = observation + 4 * spec.action_components + 5 * 4 + 2
     hidden = config.policy["hidden_size"]
     # Kept for backward per sample: encoder output, LSTM's four gates, cell, hidden; and their gradients in passing.
     activations = 4 * hidden * (1 + 4 + 1 + 1)

@@ -22,6 +22,7 @@ from dist_trainer.config import EvaluateConfig, TrainConfig, validate_evaluate, 
 from dist_trainer.envs import EnvSpec, env_spec
 from dist_trainer.errors import ConfigError, choices
 from dist_trainer.run_folder import CONFIG_FILE, check_run_dir
+from dist_trainer.target import check_module
 
 T = TypeVar("T")
 GROUPS = ("env", "policy", "optimizer")
@@ -175,6 +176,8 @@ def plan_train(arguments: Sequence[str], world_size: int) -> TrainPlan:
         config, _, chosen = compose_train(arguments)
         names, checkpoint = (chosen["policy"], chosen["optimizer"]), None
     validate_train(config, world_size)
+    for group, settings in (("policy", config.policy), ("optimizer", config.optimizer)):
+        check_module(group, str(settings["_target_"]))
     check_policy_fits(config, env_spec(config.env))
     if not resume and config.run_dir:
         check_run_dir(config.run_dir)

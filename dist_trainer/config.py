@@ -29,15 +29,15 @@ class PPOConfig:
     minibatches: int = 16  # optimizer steps per pass; total_envs must be a multiple
     clip: float = 0.2  # the probability ratio is clipped to 1 +- clip
     value_clip: float | None = None  # clip the change of the value function too, as CleanRL does
-    value_coef: float = 0.5
-    entropy_coef: float = 2e-3
+    value_coef: float = 0.5  # weight of the value loss
+    entropy_coef: float = 2e-3  # weight of the entropy bonus
     max_grad_norm: float = 0.5  # of the gradient reduced over all learners
     gamma: float = 0.99  # discount per step
-    gae_lambda: float = 0.95
+    gae_lambda: float = 0.95  # between one-step (0) and whole-episode (1) advantages
     advantage: str = "gae"  # gae | vtrace (off-policy corrections from the second update epoch on)
-    vtrace_rho_clip: float = 1.0
-    vtrace_c_clip: float = 1.0
-    normalize_advantages: bool = True
+    vtrace_rho_clip: float = 1.0  # bound on the ratio of each error
+    vtrace_c_clip: float = 1.0  # bound on the ratios that carry later errors back
+    normalize_advantages: bool = True  # to mean 0, variance 1 over the global batch
     target_kl: float | None = None  # stop further update epochs of an iteration above this KL divergence
 
 
@@ -56,7 +56,7 @@ class NormalizeConfig:
     observations: bool = True  # float observations to mean 0, variance 1; uint8 is scaled to [0, 1] instead
     returns: bool = True  # rewards divided by the standard deviation of the discounted return
     clip: float = 10.0  # normalized values are clipped to +- clip
-    warmup_steps: int = 64  # steps of random actions, in environments of their own, that the statistics start from
+    warmup_steps: int = 64  # steps of the first policy, in environments of their own, for the first statistics
 
 
 @dataclass
@@ -70,7 +70,7 @@ class TrainConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     normalize: NormalizeConfig = field(default_factory=NormalizeConfig)
 
-    seed: int = 1
+    seed: int = 1  # of everything random; another seed is another run
     total_env_steps: float = 2e6  # over all learners; rounded up to whole iterations
     total_envs: int = 1024  # over all learners, which own equal, contiguous slices
     horizon: int = 64  # steps per rollout (T)
@@ -86,7 +86,7 @@ class TrainConfig:
     check_every: int = 10  # iterations between comparisons of the learners' weights; 0: never
     checkpoint_every: int | None = None  # iterations between checkpoints
     checkpoint_minutes: float = 5.0  # minutes between checkpoints; one is written at the end and on Ctrl-C as well
-    keep_checkpoints: int = 3
+    keep_checkpoints: int = 3  # the newest; older ones are removed
     max_bad_updates: int = 10  # stop after this many undone (non-finite) updates in a row
     collective_timeout_s: float = 300.0  # a learner that keeps the others waiting for longer ends the run
 
@@ -105,13 +105,13 @@ class EvaluateConfig:
     """`python -m dist_trainer evaluate`."""
 
     checkpoint: str = "???"  # a run folder (its newest checkpoint) or a checkpoint file
-    episodes: int = 100
+    episodes: int = 100  # one environment each
     greedy: bool = False  # the most likely action instead of a sampled one
-    seed: int = 12345
+    seed: int = 12345  # of the environments and of sampling
     max_steps: int = 100_000  # per environment; an episode that is longer counts as unfinished
-    device: str = "auto"
-    torch_threads: int | None = None
-    env_threads: int | None = None
+    device: str = "auto"  # auto | cpu | cuda
+    torch_threads: int | None = None  # default: all cores
+    env_threads: int | None = None  # the same
     require_mean_return: float | None = None  # exit with status 1 below it
     json: str | None = None  # also write the result to this file
 

@@ -16,6 +16,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from dist_trainer.errors import ConfigError
+
 T = TypeVar("T")
 
 
@@ -118,12 +120,18 @@ def share_of_cores(local_size: int) -> int:
 
 
 def connect(device: str, timeout_s: float) -> World:
-    """Joins the other learners (gloo on CPU; NCCL for CUDA tensors) as the launcher's environment variables say."""
+    """Joins the other learners (gloo on CPU; NCCL for CUDA tensors) as the launcher's environment variables say.
+
+    Raises ConfigError if there are fewer GPUs than learners on this machine.
+    """
     rank, size = int(os.environ.get("RANK", "0")), world_size_from_environment()
     local_rank, local_size = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     on_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     if on_cuda and local_rank >= torch.cuda.device_count():
-        raise RuntimeError(f"learner {local_rank} of this machine has no GPU: there are {torch.cuda.device_count()}")
+        found = torch.cuda.device_count()
+        raise ConfigError(
+            "device", device, f"learner {local_rank} of this machine has no GPU: it has {found}; device=cpu works"
+        )
     torch_device = torch.device("cuda", local_rank) if on_cuda else torch.device("cpu")
     if on_cuda:
         torch.cuda.set_device(torch_device)

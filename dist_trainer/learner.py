@@ -17,7 +17,7 @@ from dist_trainer.normalize import ObservationNormalizer, ReturnNormalizer
 from dist_trainer.policies import Policy
 from dist_trainer.ppo import GradientBucket
 from dist_trainer.rollout import Collector
-from dist_trainer.target import find_class
+from dist_trainer.target import make
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 NOT_FOR_POLICY = ("action_kinds",)  # for validation before torch is imported
@@ -51,9 +51,10 @@ class Learner:
 def make_policy(config: TrainConfig, spec: EnvSpec, device: torch.device) -> Policy:
     """The same weights on every learner: drawn from a generator keyed by the seed."""
     settings = {key: value for key, value in config.policy.items() if key not in NOT_FOR_POLICY}
-    policy_class = find_class("policy", settings.pop("_target_"))
     with keyed_generators(keyed_seed(config.seed, "policy"), device):
-        policy = policy_class(
+        policy = make(
+            "policy",
+            settings.pop("_target_"),
             **settings,
             observation_shape=spec.observation_shape,
             action_kind=spec.action_kind,

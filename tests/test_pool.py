@@ -2,7 +2,7 @@
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -277,9 +277,10 @@ def test_calls_out_of_turn_are_refused(threads: int) -> None:
     with pytest.raises(RuntimeError, match=r"recv\(\) without a send\(\)"):
         pool.recv()
     pool.send()
-    for call in (pool.send, pool.reset, pool.snapshot, pool.take_statistics, lambda: pool.restore(rows)):
+    calls: list[Callable[[], object]] = [pool.send, pool.reset, pool.snapshot, pool.take_statistics]
+    for refused in [*calls, lambda: pool.restore(rows)]:
         with pytest.raises(RuntimeError, match=r"while a step is in flight: call recv\(\) first"):
-            call()
+            refused()
     pool.recv()
     with pytest.raises(RuntimeError, match=r"recv\(\) without a send\(\)"):
         pool.recv()

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dist_trainer.keyed import keyed_generators, keyed_seed
-from dist_trainer.target import find_class
+from dist_trainer.target import make
 
 # Compiling takes 24 to 90 s at the first step on a CPU, and the mode that heavyball asks for may choose different
 # kernels on different learners.
@@ -33,10 +33,10 @@ _SET = "__set__"
 def make_optimizer(config: dict[str, Any], policy: nn.Module) -> torch.optim.Optimizer:
     """The optimizer that `config` describes (`_target_` and its arguments) over all parameters of the policy.
 
-    Raises ValueError or TypeError as the optimizer's own constructor does.
+    Raises ConfigError if there is no such class or it does not take the settings.
     """
     settings = dict(config)
-    optimizer = find_class("optimizer", settings.pop("_target_"))(list(policy.parameters()), **settings)
+    optimizer = make("optimizer", settings.pop("_target_"), list(policy.parameters()), **settings)
     if isinstance(optimizer, heavyball.utils.StatefulOptimizer):
         optimizer.consume_grad = False  # gradients are views of one bucket and stay where they are
     return optimizer
