@@ -70,9 +70,9 @@ class World:
         """(size, *tensor.shape): the equally shaped tensors of all learners, on every learner."""
         if self.size == 1:
             return tensor[None]
-        out = tensor.new_empty((self.size * tensor.numel(),))
-        dist.all_gather_into_tensor(out, tensor.flatten())
-        return out.view(self.size, *tensor.shape)
+        parts = [torch.empty_like(tensor) for _ in range(self.size)]
+        dist.all_gather(parts, tensor.contiguous())
+        return torch.stack(parts)
 
 
 class LearnersDiffer(RuntimeError):
