@@ -63,4 +63,4 @@ def train(config: TrainConfig, world: World, run_dir: Path, resume_from: Path | 
                 report.checkpoint_written()
             if done:
                 break
-        report.finish(learner)
+    report.finish(learner)
