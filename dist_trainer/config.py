@@ -43,9 +43,10 @@ class PPOConfig:
 
 @dataclass
 class ScheduleConfig:
-    """The learning rate over the whole global run, as a factor on optimizer.lr."""
+    """A factor over the whole global run: `schedule` on optimizer.lr, `precond_schedule` on optimizer.precond_lr."""
 
-    kind: str = "cosine"  # constant | linear | cosine; the last two end at 0
+    kind: str = "cosine"  # constant | linear | cosine
+    final: float = 0.0  # factor at the end of the run; a constant one has none
     warmup: float = 0.0  # fraction of the run over which the factor first rises linearly from 0
 
 
@@ -68,6 +69,7 @@ class TrainConfig:
     optimizer: dict[str, Any] = field(default_factory=dict)  # _target_ and its arguments
     ppo: PPOConfig = field(default_factory=PPOConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    precond_schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig("constant"))
     normalize: NormalizeConfig = field(default_factory=NormalizeConfig)
 
     seed: int = 1  # of everything random; another seed is another run
@@ -157,8 +159,9 @@ def validate_train(config: TrainConfig, world_size: int) -> None:
     _fraction(ppo, "ppo.", "gamma", "gae_lambda")
     _one_of("ppo.advantage", ppo.advantage, ("gae", "vtrace"))
 
-    _one_of("schedule.kind", config.schedule.kind, ("constant", "linear", "cosine"))
-    _fraction(config.schedule, "schedule.", "warmup")
+    for name, schedule in (("schedule", config.schedule), ("precond_schedule", config.precond_schedule)):
+        _one_of(f"{name}.kind", schedule.kind, ("constant", "linear", "cosine"))
+        _fraction(schedule, f"{name}.", "warmup", "final")
     _at_least(config.normalize, "normalize.", 0, "warmup_steps")
     _require(config.normalize.clip > 0, "normalize.clip", config.normalize.clip, "must be above 0")
     for name in ("policy", "optimizer"):

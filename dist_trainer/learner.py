@@ -33,7 +33,7 @@ class Learner:
     returns: ReturnNormalizer
     collector: Collector
     gradients: GradientBucket
-    optimizer: torch.optim.Optimizer
+    optimizer: optimizers.Optimizer
     iteration: int = 0  # rollouts that were collected and learned from
     optimizer_step: int = 0
 

@@ -90,9 +90,12 @@ class GradientBucket:
     def zero(self) -> None:
         self.flat.zero_()
 
-    def reduce_and_clip(self, max_norm: float, world: World) -> Tensor:
-        """Sums over all learners, then clips by the global norm. Returns the norm () before clipping."""
-        world.sum_(self.flat)
+    def reduce(self, world: World) -> Tensor:
+        """Sums over all learners, in place; returns the bucket (parameters,)."""
+        return world.sum_(self.flat)
+
+    def clip(self, max_norm: float) -> Tensor:
+        """Clips by the global norm, after the reduction. Returns the norm () before clipping."""
         norm = torch.linalg.vector_norm(self.flat)
         self.flat.mul_((max_norm / (norm + 1e-6)).clamp(max=1))
         return norm

@@ -14,4 +14,5 @@ def schedule_factor(config: ScheduleConfig, progress: float) -> float:
     rest = (progress - config.warmup) / (1 - config.warmup) if config.warmup < 1 else 0.0
     if config.kind == "constant":
         return 1.0
-    return 1 - rest if config.kind == "linear" else 0.5 * (1 + math.cos(math.pi * rest))
+    shape = 1 - rest if config.kind == "linear" else 0.5 * (1 + math.cos(math.pi * rest))
+    return config.final + (1 - config.final) * shape

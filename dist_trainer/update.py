@@ -55,6 +55,7 @@ def learn(learner: Learner, rollout: Rollout) -> Update:
     advantages, targets = estimate_advantages(config.ppo, rollout, rewards, log_ratio=None)
     scaled = normalize_globally(advantages, world) if config.ppo.normalize_advantages else advantages
     lr = config.optimizer["lr"] * schedule_factor(config.schedule, learner.progress)
+    precond_factor = schedule_factor(config.precond_schedule, learner.progress)
     global_samples = config.horizon_env_steps * learner.pool.spec.num_agents // config.ppo.minibatches
     sums = torch.zeros(len(LOSS_SUMS), dtype=torch.float64, device=device)
     norms = torch.zeros(3, dtype=torch.float64, device=device)  # sum of norms, clipped steps, non-finite steps
@@ -73,8 +74,10 @@ def learn(learner: Learner, rollout: Rollout) -> Update:
             learner.gradients.zero()
             loss, batch_sums = ppo_loss(learner.policy, learner.observations, batch, config.ppo, global_samples)
             loss.backward()
-            norm = learner.gradients.reduce_and_clip(config.ppo.max_grad_norm, world)
-            optimizers.step(learner.optimizer, lr=lr, seed=config.seed, optimizer_step=learner.optimizer_step)
+            optimizers.correct_gradient_(learner.optimizer, learner.gradients.reduce(world))
+            norm = learner.gradients.clip(config.ppo.max_grad_norm)
+            key = {"seed": config.seed, "optimizer_step": learner.optimizer_step}
+            optimizers.step(learner.optimizer, lr=lr, precond_factor=precond_factor, **key)
             learner.optimizer_step += 1
             optimizer_steps += 1
             epoch_sums += batch_sums

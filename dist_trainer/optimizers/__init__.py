@@ -9,6 +9,7 @@ with an underscore; `capture` and `restore` copy the raw tensors instead.
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import heavyball
@@ -16,43 +17,84 @@ import torch
 from torch import Tensor, nn
 
 from dist_trainer.keyed import keyed_generators, keyed_seed
+from dist_trainer.optimizers.transforms import CautiousStep, Mars
 from dist_trainer.target import make
 
 # Compiling takes 24 to 90 s at the first step on a CPU, and the mode that heavyball asks for may choose different
 # kernels on different learners.
 heavyball.utils.compile_mode = None
 
-# Said of every schedule and of every fixed scale; both are meant.
-for _message in ("Learning rate changed between steps", "It's recommended to use precond_init_scale=None"):
+# Said of every schedule, every fixed scale and every default rank; all are meant.
+for _message in (
+    "Learning rate changed between",
+    "It's recommended to use precond_init_scale",
+    "rank=None",
+    "rank was",
+):
     warnings.filterwarnings("ignore", message=_message, category=UserWarning)
 
 NOT_COMPARED = ("Q_cache",)  # heavyball may leave it uninitialized
 _SET = "__set__"
 
 
-def make_optimizer(config: dict[str, Any], policy: nn.Module) -> torch.optim.Optimizer:
+@dataclass
+class Optimizer:
+    """A heavyball (or torch) optimizer and what dist_trainer adds around its step."""
+
+    inner: torch.optim.Optimizer
+    mars: Mars | None
+    caution: bool
+    precond_lr: float | None  # before the schedule; None where the optimizer has no such rate
+
+    @property
+    def device(self) -> torch.device:
+        return self.inner.param_groups[0]["params"][0].device
+
+
+def make_optimizer(config: dict[str, Any], policy: nn.Module) -> Optimizer:
     """The optimizer that `config` describes (`_target_` and its arguments) over all parameters of the policy.
+
+    `mars`, `mars_gamma` and `caution` are handled here, whatever heavyball's flags of these names do. A setting that is
+    null is left out: the optimizer's own default holds.
 
     Raises ConfigError if there is no such class or it does not take the settings.
     """
-    settings = dict(config)
-    optimizer = make("optimizer", settings.pop("_target_"), list(policy.parameters()), **settings)
-    if isinstance(optimizer, heavyball.utils.StatefulOptimizer):
-        optimizer.consume_grad = False  # gradients are views of one bucket and stay where they are
-    return optimizer
+    settings = {name: value for name, value in config.items() if value is not None}
+    mars_gamma = settings.pop("mars_gamma", 0.0)
+    beta1 = settings["betas"][0] if "betas" in settings else settings.get("beta", 0.0)
+    mars = Mars(mars_gamma, beta1) if settings.pop("mars", False) else None
+    caution = settings.pop("caution", False)
+    inner = make("optimizer", settings.pop("_target_"), list(policy.parameters()), **settings)
+    if isinstance(inner, heavyball.utils.StatefulOptimizer):
+        inner.consume_grad = False  # gradients are views of one bucket and stay where they are
+    return Optimizer(inner, mars, caution, inner.param_groups[0].get("precond_lr"))
 
 
-def step(optimizer: torch.optim.Optimizer, *, lr: float, seed: int, optimizer_step: int) -> None:
-    """One update from the parameters' gradients; the same bits on every learner if the gradients are the same."""
-    for group in optimizer.param_groups:
+def correct_gradient_(optimizer: Optimizer, gradient: Tensor) -> None:
+    """MARS's correction of the reduced, flat gradient, in place; before it is clipped. Nothing if MARS is off."""
+    if optimizer.mars:
+        optimizer.mars.correct_(gradient)
+
+
+def step(optimizer: Optimizer, *, lr: float, seed: int, optimizer_step: int, precond_factor: float = 1.0) -> None:
+    """One update from the parameters' gradients; the same bits on every learner if the gradients are the same.
+
+    `precond_factor` scales the rate at which a PSGD preconditioner is fitted.
+    """
+    for group in optimizer.inner.param_groups:
         group["lr"] = lr
-    device = optimizer.param_groups[0]["params"][0].device
-    with keyed_generators(keyed_seed(seed, "optimizer", optimizer_step), device):
-        optimizer.step()
+        if optimizer.precond_lr is not None:
+            group["precond_lr"] = optimizer.precond_lr * precond_factor
+    before = CautiousStep(optimizer.inner) if optimizer.caution else None
+    with keyed_generators(keyed_seed(seed, "optimizer", optimizer_step), optimizer.device):
+        optimizer.inner.step()
+    if before:
+        before.mask_update_()
 
 
-def capture(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def capture(wrapped: Optimizer) -> dict[str, Any]:
     """A copy of everything that the optimizer remembers, made of tensors, numbers, strings, lists and dicts alone."""
+    optimizer, mars = wrapped.inner, wrapped.mars
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     return {
         "state": [_encode(optimizer.state.get(p, {})) for p in parameters],
@@ -61,14 +103,16 @@ def capture(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
             for group in optimizer.param_groups
         ],
         "inner_group": _encode(getattr(optimizer, "inner_group", {})),
+        "previous_gradient": _encode(mars.previous if mars else None),
     }
 
 
-def restore(optimizer: torch.optim.Optimizer, captured: dict[str, Any]) -> None:
+def restore(wrapped: Optimizer, captured: dict[str, Any]) -> None:
     """Puts back what `capture` copied, bit for bit, onto the parameters' devices.
 
     Raises ValueError if it was captured from an optimizer of other parameters.
     """
+    optimizer = wrapped.inner
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     if len(parameters) != len(captured["state"]) or len(optimizer.param_groups) != len(captured["groups"]):
         raise ValueError("the saved optimizer state belongs to other parameters")
@@ -80,9 +124,11 @@ def restore(optimizer: torch.optim.Optimizer, captured: dict[str, Any]) -> None:
         group.update({key: _decode(value, group["params"][0].device) for key, value in saved.items()})
     if hasattr(optimizer, "inner_group"):
         optimizer.inner_group = _decode(captured["inner_group"], parameters[0].device)
+    if wrapped.mars:
+        wrapped.mars.previous = _decode(captured["previous_gradient"], parameters[0].device)
 
 
-def named_tensors(optimizer: torch.optim.Optimizer, policy: nn.Module) -> dict[str, Tensor]:
+def named_tensors(optimizer: Optimizer, policy: nn.Module) -> dict[str, Tensor]:
     """Every tensor of the optimizer's state that must be the same on all learners, by parameter name and key."""
     tensors: dict[str, Tensor] = {}
 
@@ -98,7 +144,9 @@ def named_tensors(optimizer: torch.optim.Optimizer, policy: nn.Module) -> dict[s
                 walk(f"{name}/{index}", item)
 
     for name, parameter in policy.named_parameters():
-        walk(f"optimizer/{name}", optimizer.state.get(parameter, {}))
+        walk(f"optimizer/{name}", optimizer.inner.state.get(parameter, {}))
+    if optimizer.mars and optimizer.mars.previous is not None:
+        tensors["optimizer/previous_gradient"] = optimizer.mars.previous
     return tensors
 
 

@@ -1,0 +1,187 @@
+"""Every setting in configs/optimizer acts, MARS and caution do what their papers say, and state is put back exactly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import Tensor, nn
+
+from dist_trainer import optimizers
+from dist_trainer.cli import config_dir
+
+FILES = sorted((config_dir() / "optimizer").glob("*.yaml"))
+STEPS = 12
+# Another value for each setting.
+OTHER: dict[str, Any] = {
+    "lr": 0.0123,
+    "betas": [0.5, 0.7],
+    "beta": 0.5,
+    "eps": 0.01,
+    "weight_decay": 0.1,
+    "nesterov": False,
+    "storage_dtype": "bfloat16",
+    "q_dtype": "bfloat16",
+    "mars": True,
+    "mars_gamma": 0.1,
+    "caution": True,
+    "precond_lr": 0.5,
+    "precond_init_scale": 0.3,
+    "preconditioner_update_probability": 0.3,
+    "momentum_into_precond_update": False,
+    "precond_grad_accum": True,
+    "dampening": 0.1,
+    "lower_bound_beta": 0.1,
+    "max_size_triangular": 5,
+    "rank": 2,
+    "shampoo_beta": 0.5,
+    "max_precond_dim": 5,
+    "precondition_1d": True,
+}
+
+# What a setting needs to matter: gradients accumulate only over steps without a fit of the preconditioner.
+NEEDS: dict[str, dict[str, Any]] = {
+    "mars_gamma": {"mars": True},
+    "precond_grad_accum": {"preconditioner_update_probability": 0.3},
+}
+
+
+class Problem:
+    """A small policy-like module and gradients that depend on the weights and on the step, not on luck."""
+
+    def __init__(self, config: dict[str, Any]):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.module = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+        self.optimizer = optimizers.make_optimizer(config, self.module)
+        self.parameters = list(self.module.parameters())
+        self.step_count = 0
+
+    def set_gradient(self) -> Tensor:
+        """The flat gradient of a batch of this step's, also in the parameters' grad."""
+        generator = torch.Generator().manual_seed(self.step_count)
+        inputs = torch.randn(16, 6, generator=generator)
+        targets = torch.randn(16, 3, generator=generator)
+        self.module.zero_grad()
+        (self.module(inputs) - targets).square().mean().backward()
+        flat = torch.cat([p.grad.flatten() for p in self.parameters if p.grad is not None])
+        optimizers.correct_gradient_(self.optimizer, flat)
+        for parameter, part in zip(self.parameters, flat.split([p.numel() for p in self.parameters]), strict=True):
+            parameter.grad = part.view_as(parameter).clone()
+        return flat
+
+    def run(self, steps: int, lr: float, precond_factor: float = 1.0) -> Tensor:
+        """The flat weights after some steps."""
+        for _ in range(steps):
+            self.set_gradient()
+            key = {"seed": 1, "optimizer_step": self.step_count}
+            optimizers.step(self.optimizer, lr=lr, precond_factor=precond_factor, **key)
+            self.step_count += 1
+        return torch.cat([p.detach().flatten() for p in self.parameters])
+
+
+def load(path: Path, **changes: Any) -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load(path.read_text())
+    return config | changes
+
+
+def knobs() -> list[Any]:
+    return [
+        pytest.param(path, name, id=f"{path.stem}-{name}")
+        for path in FILES
+        for name in load(path)
+        if name != "_target_"
+    ]
+
+
+@pytest.mark.parametrize(("path", "name"), knobs())
+def test_every_listed_setting_changes_the_update(path: Path, name: str) -> None:
+    """No file lists a setting that its optimizer ignores."""
+    base = load(path, **NEEDS.get(name, {}))
+    assert base[name] != OTHER[name]
+    other = base | {name: OTHER[name]}
+    assert not torch.equal(Problem(base).run(STEPS, base["lr"]), Problem(other).run(STEPS, other["lr"]))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_same_settings_give_the_same_update(path: Path) -> None:
+    """So that the test above sees the setting and not noise, whatever the global generator's state."""
+    torch.manual_seed(1)
+    first = Problem(load(path)).run(STEPS, 0.01)
+    torch.manual_seed(2)
+    assert torch.equal(first, Problem(load(path)).run(STEPS, 0.01))
+    assert first.isfinite().all()
+
+
+@pytest.mark.parametrize("storage", ["float32", "bfloat16"])
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_captured_state_continues_exactly(path: Path, storage: str) -> None:
+    """Law 6, for every optimizer and for moments in bfloat16, with MARS's memory of the last gradient."""
+    config = load(path, storage_dtype=storage, mars=True, caution=True)
+    whole = Problem(config)
+    whole.run(5, 0.01)
+    weights = [p.detach().clone() for p in whole.parameters]
+    captured = optimizers.capture(whole.optimizer)
+    expected = whole.run(STEPS, 0.01)
+
+    resumed = Problem(config)
+    with torch.no_grad():
+        for parameter, weight in zip(resumed.parameters, weights, strict=True):
+            parameter.copy_(weight)
+    optimizers.restore(resumed.optimizer, captured)
+    resumed.step_count = 5
+    assert torch.equal(resumed.run(STEPS, 0.01), expected)
+
+
+@pytest.mark.parametrize("name", ["psgd_kron", "psgd_pro", "qsgd", "lather", "psgd_lra"])
+def test_the_preconditioners_rate_is_scheduled(name: str) -> None:
+    """A factor on precond_lr equals that precond_lr; it is not compounded from step to step."""
+    path = config_dir() / "optimizer" / f"{name}.yaml"
+    scaled = Problem(load(path)).run(STEPS, 0.01, precond_factor=0.5)
+    assert torch.equal(scaled, Problem(load(path, precond_lr=0.05)).run(STEPS, 0.01))
+    assert not torch.equal(scaled, Problem(load(path)).run(STEPS, 0.01))
+
+
+def test_mars_is_the_papers_correction() -> None:
+    """c[t] = g[t] + gamma beta1 / (1 - beta1) (g[t] - g[t-1]), fed to Adam, written out; arXiv 2411.10438."""
+    gamma, beta1, beta2, eps, lr = 0.025, 0.9, 0.99, 1e-8, 0.01
+    config = {"_target_": "heavyball.AdamW", "betas": [beta1, beta2], "eps": eps, "mars": True, "mars_gamma": gamma}
+    actual, plain = Problem(config), Problem({"_target_": "heavyball.AdamW", "betas": [beta1, beta2]})
+    weights = torch.cat([p.detach().flatten() for p in plain.parameters]).double()
+    first, second = torch.zeros_like(weights), torch.zeros_like(weights)
+    previous = None
+    for step in range(1, STEPS + 1):
+        plain.step_count = step - 1
+        torch.nn.utils.vector_to_parameters(weights.float(), plain.parameters)
+        gradient = plain.set_gradient().double()
+        corrected = gradient if previous is None else gradient + gamma * beta1 / (1 - beta1) * (gradient - previous)
+        previous = gradient
+        first = beta1 * first + (1 - beta1) * corrected
+        second = beta2 * second + (1 - beta2) * corrected.square()
+        weights = weights - lr * (first / (1 - beta1**step)) / ((second / (1 - beta2**step)).sqrt() + eps)
+    torch.testing.assert_close(actual.run(STEPS, lr).double(), weights, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_caution_is_the_papers_mask(path: Path) -> None:
+    """w - lr u [u g > 0] n / (count + 1) per tensor, u being what the plain optimizer would do; arXiv 2411.16085."""
+    lr, decay = 0.01, 0.1
+    for steps in (1, 2, 6):  # the state does not depend on caution, as long as weights and gradients are the same
+        plain, cautious = (Problem(load(path, weight_decay=decay, caution=caution)) for caution in (False, True))
+        plain.run(steps - 1, lr)
+        cautious.optimizer.caution = False
+        cautious.run(steps - 1, lr)
+        cautious.optimizer.caution = True
+        before = [p.detach().clone() for p in plain.parameters]
+        plain.set_gradient()
+        gradients = [p.grad.clone() for p in plain.parameters if p.grad is not None]
+        plain.run(1, lr)
+        cautious.run(1, lr)
+        for old, gradient, after, actual in zip(before, gradients, plain.parameters, cautious.parameters, strict=True):
+            update = (old * (1 - lr * decay) - after.detach()) / lr
+            keep = update * gradient > 0
+            expected = old * (1 - lr * decay) - lr * update * keep * (keep.numel() / (keep.sum() + 1))
+            torch.testing.assert_close(actual.detach(), expected, rtol=1e-6, atol=1e-6)
