@@ -5,13 +5,16 @@ Legend: T horizon, N rows of this learner, M minibatches, S segments of a miniba
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from dist_trainer import optimizers
+from dist_trainer.keyed import keyed_seed
 from dist_trainer.learner import Learner
+from dist_trainer.optimizers.newton import finite_difference_product
 from dist_trainer.ppo import LOSS_SUMS, estimate_advantages, normalize_globally, ppo_loss, return_sums
 from dist_trainer.rollout import Rollout, minibatch_rows, take_minibatch
 from dist_trainer.schedule import schedule_factor
@@ -70,6 +73,7 @@ def learn(learner: Learner, rollout: Rollout) -> Update:
         max_done = rollout.done_counts[rows.numpy()].max(1).tolist()  # (M,)
         epoch_sums = torch.zeros_like(sums)
         for index, most in zip(rows.to(device).unbind(), max_done, strict=True):
+            product_norm = hand_over_curvature(learner, rollout, scaled, targets, index, most)
             batch = take_minibatch(rollout, scaled, targets, index, most)
             learner.gradients.zero()
             loss, batch_sums = ppo_loss(learner.policy, learner.observations, batch, config.ppo, global_samples)
@@ -81,7 +85,7 @@ def learn(learner: Learner, rollout: Rollout) -> Update:
             learner.optimizer_step += 1
             optimizer_steps += 1
             epoch_sums += batch_sums
-            norms += torch.stack([norm, norm > config.ppo.max_grad_norm, ~norm.isfinite()])
+            norms += torch.stack([norm, norm > config.ppo.max_grad_norm, ~(norm + product_norm).isfinite()])
         sums += epoch_sums
         if config.ppo.target_kl is not None and epoch + 1 < config.ppo.update_epochs:
             # Between epochs, not between minibatches: this reads from the device. The sum is the same everywhere.
@@ -101,6 +105,37 @@ def learn(learner: Learner, rollout: Rollout) -> Update:
         clipped_steps=clipped / optimizer_steps,
         undone=bad > 0,
     )
+
+
+def hand_over_curvature(
+    learner: Learner, rollout: Rollout, advantages: Tensor, targets: Tensor, rows: Tensor, max_done: int
+) -> Tensor:
+    """Gives a Newton optimizer its Hessian-vector product of the minibatch `rows` (S,), where one is due.
+
+    The loss is the unclipped surrogate (the clip's kinks are no curvature) of every `sub_batch`-th group of global
+    environments: the same ones for any number of learners. Returns the product's norm (); 0 where none is due.
+    """
+    newton, world, config = learner.optimizer.newton, learner.world, learner.config
+    if newton is None or not newton.is_due(learner.optimizer_step):
+        return torch.zeros((), device=world.device)
+    minibatches, agents = config.ppo.minibatches, learner.pool.spec.num_agents
+    own = torch.arange(learner.pool.num_envs // minibatches) + world.rank * learner.pool.num_envs // minibatches
+    chosen = (own % newton.sub_batch == 0).repeat_interleave(agents).nonzero().flatten()  # on the host
+    all_chosen = -(-(config.total_envs // minibatches) // newton.sub_batch)
+    batch = take_minibatch(rollout, advantages, targets, rows[chosen.to(rows.device)], max_done)
+    unclipped = replace(config.ppo, clip=math.inf, value_clip=None)
+
+    def gradient() -> Tensor:
+        learner.gradients.zero()
+        if len(chosen):  # a learner may own none of the groups; it adds zeros
+            global_samples = all_chosen * agents * config.horizon
+            ppo_loss(learner.policy, learner.observations, batch, unclipped, global_samples)[0].backward()
+        return learner.gradients.flat
+
+    seed = keyed_seed(config.seed, "newton", learner.optimizer_step)
+    vector, product = finite_difference_product(list(learner.policy.parameters()), gradient, newton, seed)
+    newton.hand_over(learner.optimizer.inner, vector, world.sum_(product))
+    return torch.linalg.vector_norm(product)
 
 
 def my_minibatch_rows(learner: Learner, epoch: int) -> Tensor:

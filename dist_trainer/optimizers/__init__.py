@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from dist_trainer.keyed import keyed_generators, keyed_seed
+from dist_trainer.optimizers.newton import Newton
 from dist_trainer.optimizers.transforms import CautiousStep, Mars
 from dist_trainer.target import make
 
@@ -44,6 +45,7 @@ class Optimizer:
     inner: torch.optim.Optimizer
     mars: Mars | None
     caution: bool
+    newton: Newton | None
     precond_lr: float | None  # before the schedule; None where the optimizer has no such rate
 
     @property
@@ -54,8 +56,8 @@ class Optimizer:
 def make_optimizer(config: dict[str, Any], policy: nn.Module) -> Optimizer:
     """The optimizer that `config` describes (`_target_` and its arguments) over all parameters of the policy.
 
-    `mars`, `mars_gamma` and `caution` are handled here, whatever heavyball's flags of these names do. A setting that is
-    null is left out: the optimizer's own default holds.
+    `mars*`, `caution` and `newton_*` are handled here, whatever heavyball's flags for these do. A setting that is null
+    is left out: the optimizer's own default holds.
 
     Raises ConfigError if there is no such class or it does not take the settings.
     """
@@ -64,10 +66,21 @@ def make_optimizer(config: dict[str, Any], policy: nn.Module) -> Optimizer:
     beta1 = settings["betas"][0] if "betas" in settings else settings.get("beta", 0.0)
     mars = Mars(mars_gamma, beta1) if settings.pop("mars", False) else None
     caution = settings.pop("caution", False)
-    inner = make("optimizer", settings.pop("_target_"), list(policy.parameters()), **settings)
+    newton_settings = {
+        name.removeprefix("newton_"): settings.pop(name) for name in list(settings) if name.startswith("newton_")
+    }
+    newton = Newton(**newton_settings) if newton_settings else None
+    parameters: list[Any] = list(policy.parameters())
+    if newton and "rank" not in settings:
+        # heavyball stacks equally shaped parameters of a group, and a pair must find its own. A low-rank preconditioner
+        # is one for all weights, and takes them as they are.
+        parameters = [{"params": [parameter]} for parameter in parameters]
+    inner = make("optimizer", settings.pop("_target_"), parameters, **settings)
     if isinstance(inner, heavyball.utils.StatefulOptimizer):
         inner.consume_grad = False  # gradients are views of one bucket and stay where they are
-    return Optimizer(inner, mars, caution, inner.param_groups[0].get("precond_lr"))
+    if newton:
+        newton.attach(inner)
+    return Optimizer(inner, mars, caution, newton, inner.param_groups[0].get("precond_lr"))
 
 
 def correct_gradient_(optimizer: Optimizer, gradient: Tensor) -> None:
@@ -90,6 +103,8 @@ def step(optimizer: Optimizer, *, lr: float, seed: int, optimizer_step: int, pre
         optimizer.inner.step()
     if before:
         before.mask_update_()
+    if optimizer.newton:
+        optimizer.newton.check_consumed(optimizer.inner)
 
 
 def capture(wrapped: Optimizer) -> dict[str, Any]:

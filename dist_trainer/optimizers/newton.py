@@ -1,0 +1,142 @@
+"""Newton-PSGD: a PSGD preconditioner fitted to (vector, Hessian-vector) pairs instead of to gradients.
+
+heavyball 3.2.1 has a switch for this (`hessian_approx`) that changes nothing: the test of its interval is inverted, and
+a product that is computed is filed under tensors that were replaced since, and lost. Here the trainer computes the
+products (finite differences of the gradient, so that a fused LSTM, which has no double backward, stays in use), and the
+two look-ups of heavyball through which a pair would arrive are answered with it.
+
+Source: X.-L. Li, "Preconditioned stochastic gradient descent", arXiv 1512.04202 (the Newton type of its section II).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from heavyball import utils
+from torch import Tensor, nn
+
+from dist_trainer.keyed import keyed_generators
+
+_PAIRS = "newton_pairs"  # in a parameter group: by a parameter's address, {vector, hessian_vector}, until consumed
+
+
+@dataclass
+class Newton:
+    """When and how products are taken; the preconditioner is fitted at these steps alone."""
+
+    every: int  # optimizer steps
+    epsilon: float  # size of the perturbation, in units of a standard normal probe per weight
+    central: bool  # g(w + eps v) - g(w - eps v), else g(w + eps v) - g(w)
+    sub_batch: int  # one of so many groups of environments is used for the product
+    fits: int = 0  # of one parameter's preconditioner to a pair, counted over all parameters
+
+    def is_due(self, optimizer_step: int) -> bool:
+        return optimizer_step % self.every == 0
+
+    def attach(self, optimizer: torch.optim.Optimizer) -> None:
+        """The preconditioner is fitted in steps that have a pair, and in no other."""
+        assert isinstance(optimizer, utils.StatefulOptimizer)
+        optimizer.precond_schedule = lambda _: float(any(_PAIRS in group for group in optimizer.param_groups))
+
+    def hand_over(self, optimizer: torch.optim.Optimizer, vector: Tensor, product: Tensor) -> None:
+        """Flat (parameters,) tensors, in the order of the optimizer's parameters, for its next step."""
+        at = 0
+        for group in optimizer.param_groups:
+            group[_PAIRS] = {}
+            for p in group["params"]:
+                part = slice(at, at + p.numel())
+                group[_PAIRS][p.data_ptr()] = {"vector": vector[part], "hessian_vector": product[part]}
+                at += p.numel()
+
+    def check_consumed(self, optimizer: torch.optim.Optimizer) -> None:
+        """After the step. Raises RuntimeError if heavyball did not take a pair: it would have fitted something else."""
+        for group in optimizer.param_groups:
+            pairs = group.pop(_PAIRS, None)
+            if pairs:
+                raise RuntimeError(f"{len(pairs)} Newton pairs were not used by {type(optimizer).__name__}")
+            if pairs is not None:
+                self.fits += len(group["params"])
+
+
+def finite_difference_product(
+    parameters: Sequence[nn.Parameter],
+    gradient: Callable[[], Tensor],
+    newton: Newton,
+    seed: int,
+) -> tuple[Tensor, Tensor]:
+    """A standard normal probe v and H v by differences of the gradient; weights are put back bit for bit.
+
+    H v = (g(w + eps v) - g(w - eps v)) / (2 eps), or its one-sided form. Autocast and TF32 are off meanwhile: their
+    rounding is larger than the difference (benchmarks/LOG.md).
+
+    Args:
+        gradient: computes the flat gradient (parameters,) at the weights as they then are.
+        seed: the same on all learners, so that their products can be added up.
+    """
+    sizes = [p.numel() for p in parameters]
+    device, dtype = parameters[0].device, parameters[0].dtype
+    with keyed_generators(seed, device):
+        probe = torch.randn(sum(sizes), device=device, dtype=dtype)
+    saved = [p.detach().clone() for p in parameters]
+
+    def gradient_at(distance: float) -> Tensor:
+        with torch.no_grad():
+            for parameter, weight, part in zip(parameters, saved, probe.split(sizes), strict=True):
+                parameter.copy_(torch.add(weight, part.view_as(weight), alpha=distance))
+        return gradient().clone()
+
+    with _full_precision(device):
+        ahead = gradient_at(newton.epsilon)
+        behind = gradient_at(-newton.epsilon if newton.central else 0.0)
+    with torch.no_grad():
+        for parameter, weight in zip(parameters, saved, strict=True):
+            parameter.copy_(weight)
+    return probe, (ahead - behind) / (newton.epsilon * (2 if newton.central else 1))
+
+
+@contextmanager
+def _full_precision(device: torch.device) -> Any:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(device.type, enabled=False), torch.backends.cudnn.flags(allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _find(group: dict[str, Any], tensor: Tensor) -> tuple[dict[int, Any], int] | None:
+    """The group's pairs and the key of this tensor's. heavyball copies the tensor of a group of one into a stack."""
+    pairs: dict[int, Any] | None = group.get(_PAIRS)
+    if not pairs:
+        return None
+    key = tensor.data_ptr() if len(group["params"]) > 1 else next(iter(pairs))
+    return (pairs, key) if key in pairs else None
+
+
+def _answer_lookups_with_pairs() -> None:
+    get, take = utils.get_temporary, utils.take_temporary
+
+    def get_temporary(group: dict[str, Any], tensor: Tensor) -> Any:
+        found = _find(group, tensor)
+        if found is None:
+            return get(group, tensor)
+        pairs, key = found
+        return {name: part.view_as(tensor) for name, part in pairs[key].items()}
+
+    def take_temporary(group: dict[str, Any], tensor: Tensor, *keys: str) -> Any:
+        found = _find(group, tensor) if keys == ("vector", "hessian_vector") else None
+        if found is None:
+            return take(group, tensor, *keys)
+        pairs, key = found
+        pair = pairs.pop(key)
+        return tuple(pair[name].view_as(tensor) for name in keys)
+
+    utils.get_temporary, utils.take_temporary = get_temporary, take_temporary
+
+
+_answer_lookups_with_pairs()
