@@ -22,7 +22,10 @@ from dist_trainer.learner import Learner
 
 
 def save_checkpoint(learner: Learner, run_dir: Path, keep: int, extra: dict[str, Any]) -> None:
-    """All learners take part; the first writes. `extra`: plain data of the first learner, returned by load."""
+    """All learners take part; the first writes. `extra`: plain data of the first learner, returned by load.
+
+    Raises OSError on the first learner if the file cannot be written; the others have then done their part.
+    """
     world = learner.world
     per_env = {
         # (E, bytes), (L, E * A, H), (E * A,) over all learners, in the order of the global environment ids

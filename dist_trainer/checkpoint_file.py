@@ -34,11 +34,15 @@ def list_checkpoints(run_dir: Path) -> list[Path]:
 def write_atomically(path: Path, data: bytes) -> None:
     """The file is there whole or not at all, whatever happens meanwhile: write beside it, fsync, rename."""
     partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)  # on a full disk it is in the way of the next one
+        raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -73,7 +77,10 @@ def read_checkpoint(path: Path) -> bytes:
 
 
 def find_checkpoint(where: str, field: str) -> Path:
-    """The file itself, or the newest checkpoint of a run folder. Raises ConfigError that says what is missing."""
+    """The file itself, or the newest checkpoint of a run folder.
+
+    Raises ConfigError that says what is missing, or damaged and which one is older.
+    """
     path = Path(where)
     if path.is_file():
         return path
@@ -82,7 +89,19 @@ def find_checkpoint(where: str, field: str) -> Path:
     found = list_checkpoints(path)
     if not found:
         raise ConfigError(field, where, f"the run folder holds no checkpoint ({checkpoint_folder(path)} is empty)")
+    try:
+        read_checkpoint(found[-1])
+    except ConfigError as error:
+        older = f"; the one before it is {found[-2]}" if len(found) > 1 else ""
+        raise ConfigError(field, where, f"{error}{older}") from None
     return found[-1]
+
+
+def set_aside_newer(checkpoint: Path) -> None:
+    """Renames checkpoints newer than the one that is resumed: they belong to a branch that is given up."""
+    siblings = list_checkpoints(checkpoint.parent.parent)
+    for path in siblings[siblings.index(checkpoint) + 1 :] if checkpoint in siblings else ():
+        path.replace(path.with_name(path.name + ".abandoned"))
 
 
 def prune_checkpoints(run_dir: Path, keep: int) -> None:

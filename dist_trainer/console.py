@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping
 
 from rich.console import Console
@@ -60,11 +62,18 @@ class Progress:
     def say(self, text: str) -> None:
         """One line that stays."""
         if self.enabled:
-            self.console.print(text, markup=False)
+            self._print(text)
 
     def update(self, line: str, seconds: float, last: bool) -> None:
         if self.live:
             self.live.update(Text(line, overflow="ellipsis", no_wrap=True), refresh=last)
         elif self.enabled and (last or seconds - self.printed_at >= self.every):
             self.printed_at = seconds
-            print(line, flush=True)
+            self._print(line)
+
+    def _print(self, text: str) -> None:
+        try:
+            self.console.print(text, markup=False)
+        except BrokenPipeError:  # nobody reads any more; the run goes on
+            self.enabled = False
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for the rest of the process)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -131,10 +131,3 @@ def replicated_tensors(learner: Learner) -> dict[str, Tensor]:
     modules = {"policy": learner.policy, "observations": learner.observations, "returns": learner.returns.moments}
     tensors = {f"{part}.{name}": x for part, module in modules.items() for name, x in module.state_dict().items()}
     return tensors | optimizers.named_tensors(learner.optimizer, learner.policy)
-
-
-def same_run(saved: TrainConfig, config: TrainConfig) -> list[str]:
-    """Names of settings that differ and must not on resume: they would make another run."""
-    fixed = ("env", "policy", "total_envs", "horizon", "seed", "dtype", "normalize")
-    before, now = asdict(saved), asdict(config)
-    return [name for name in fixed if before[name] != now[name]]

@@ -45,7 +45,7 @@ class EventWriter:
         for path in [] if sizes is None else list(folder.glob("events.*")):
             if sizes and path.name in sizes:
                 with path.open("r+b") as file:
-                    file.truncate(sizes[path.name])
+                    file.truncate(min(sizes[path.name], path.stat().st_size))
             else:
                 path.unlink()
         self.folder = folder

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -99,15 +101,26 @@ class Report:
         values["charts/seconds"] = self.seconds
         last = learner.iteration >= config.iterations
         if learner.iteration % config.log_every == 0 or last:
-            self.events.write(values, learner.env_steps)
+            try:
+                self.events.write(values, learner.env_steps)
+            except OSError as error:
+                self.progress.say(f"TensorBoard point not written: {error}")
         if update.undone:
-            self.progress.say(f"iteration {learner.iteration}: a gradient was not finite; the update was undone")
+            self.progress.say(f"iteration {learner.iteration}: the update was not finite and was undone")
         self.progress.update(progress_line(learner.env_steps, config.total_env_steps, values), self.seconds, last)
 
     def checkpoint_is_due(self) -> bool:
         return time.perf_counter() - self.checkpoint_at >= self.checkpoint_seconds
 
-    def checkpoint_written(self) -> None:
+    @contextmanager
+    def checkpoint(self, last: bool) -> Iterator[None]:
+        """Around the writing of one. A disk that is full for a while does not end the run, unless it is the last."""
+        try:
+            yield
+        except OSError as error:
+            if last:
+                raise
+            self.progress.say(f"checkpoint not written, the run goes on: {error}")
         self.checkpoint_at = time.perf_counter()
 
     def state(self) -> dict[str, Any]:

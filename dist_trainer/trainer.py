@@ -13,7 +13,7 @@ from dist_trainer.config import TrainConfig
 from dist_trainer.distributed import World, check_identical
 from dist_trainer.learner import make_learner, replicated_tensors, warm_up_normalizer
 from dist_trainer.report import Report, add_up
-from dist_trainer.run_folder import create_run_folder
+from dist_trainer.run_folder import write_run
 from dist_trainer.stop import StopRequest
 from dist_trainer.update import learn
 
@@ -28,13 +28,12 @@ def train(config: TrainConfig, world: World, run_dir: Path, resume_from: Path | 
     Raises LearnersDiffer, TrainingDiverged, and whatever an environment, the policy or a collective raises.
     """
     learner = make_learner(config, world)
-    stop = StopRequest()  # not before a learner that fails to be made could be told to end
-    if resume_from:
-        report = Report(learner, run_dir, load_checkpoint(learner, resume_from))
-    else:
-        if world.is_first:
-            create_run_folder(config, run_dir)  # not before the learner could be made
-        report = Report(learner, run_dir, None)
+    stop = StopRequest(speaks=world.is_first)  # not before a learner that fails to be made could be told to end
+    saved = load_checkpoint(learner, resume_from) if resume_from else None
+    if world.is_first:  # not before the learner could be made
+        write_run(config, run_dir, learner.iteration if resume_from else None)
+    report = Report(learner, run_dir, saved)
+    if not resume_from:
         warm_up_normalizer(learner)
         save_checkpoint(learner, run_dir, config.keep_checkpoints, report.state())
     undone_in_a_row = 0
@@ -52,15 +51,18 @@ def train(config: TrainConfig, world: World, run_dir: Path, resume_from: Path | 
             undone_in_a_row = undone_in_a_row + 1 if update.undone else 0
             report.iteration(learner, update, sums)
             if undone_in_a_row >= config.max_bad_updates:
-                raise TrainingDiverged(f"{undone_in_a_row} updates in a row had non-finite gradients and were undone")
+                raise TrainingDiverged(
+                    f"{undone_in_a_row} updates in a row were not finite and were undone; {run_dir} holds the last "
+                    "checkpoint from before; a lower optimizer.lr may help"
+                )
             if config.check_every and learner.iteration % config.check_every == 0:
                 check_identical(world, replicated_tensors(learner))
 
             done = learner.iteration >= config.iterations or stop_wishes > 0
             periodic = config.checkpoint_every and learner.iteration % config.checkpoint_every == 0
-            if done or periodic or checkpoint_wishes:
-                save_checkpoint(learner, run_dir, config.keep_checkpoints, report.state())
-                report.checkpoint_written()
+            if done or ((periodic or checkpoint_wishes) and not undone_in_a_row):
+                with report.checkpoint(last=done):
+                    save_checkpoint(learner, run_dir, config.keep_checkpoints, report.state())
             if done:
                 break
     report.finish(learner)

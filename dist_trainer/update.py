@@ -1,4 +1,4 @@
-"""Learning from one rollout: advantages, minibatches, optimizer steps; undone as a whole if a gradient was not finite.
+"""Learning from one rollout: advantages, minibatches, optimizer steps; all undone if something was not finite.
 
 Legend: T horizon, N rows of this learner, M minibatches, S segments of a minibatch.
 """
@@ -28,7 +28,7 @@ class Update:
     lr: float
     grad_norm: float  # before clipping, mean over the optimizer steps
     clipped_steps: float  # fraction of the optimizer steps whose gradient was clipped
-    undone: bool  # a reduced gradient was not finite: weights and state are what they were before
+    undone: bool  # a gradient or a weight was not finite: weights and state are what they were before
 
 
 class Backup:
@@ -40,12 +40,15 @@ class Backup:
 
     def __init__(self, learner: Learner):
         self.policy = {name: tensor.clone() for name, tensor in learner.policy.state_dict().items()}
-        self.returns = {name: tensor.clone() for name, tensor in learner.returns.state_dict().items()}
+        moments = learner.returns.moments
+        self.returns = {name: tensor.clone() for name, tensor in moments.state_dict().items()}
         self.optimizer = optimizers.capture(learner.optimizer)
 
     def put_back(self, learner: Learner) -> None:
         learner.policy.load_state_dict(self.policy)
-        learner.returns.load_state_dict(self.returns)
+        learner.returns.moments.load_state_dict(self.returns)
+        # The running returns belong to the environments, which have moved on; a reward that was not finite is dropped.
+        learner.returns.running.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
         optimizers.restore(learner.optimizer, self.optimizer)
 
 
@@ -93,6 +96,8 @@ def learn(learner: Learner, rollout: Rollout) -> Update:
             if total["approx_kl"] / total["samples"] > config.ppo.target_kl:
                 break
 
+    # A finite gradient can still ruin the weights, with a rate that is too high.
+    norms[2] += ~torch.stack([weight.detach().sum() for weight in learner.policy.parameters()]).isfinite().all()
     norm_sum, clipped, bad = norms.tolist()
     if bad:  # reduced gradients are the same on all learners, and so is this decision
         before.put_back(learner)

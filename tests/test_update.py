@@ -42,7 +42,7 @@ def everything(learner: Learner) -> dict[str, Any]:
     return {
         "policy": {name: tensor.clone() for name, tensor in learner.policy.state_dict().items()},
         "observations": {name: tensor.clone() for name, tensor in learner.observations.state_dict().items()},
-        "returns": {name: tensor.clone() for name, tensor in learner.returns.state_dict().items()},
+        "returns": {name: tensor.clone() for name, tensor in learner.returns.moments.state_dict().items()},
         "optimizer": optimizers.capture(learner.optimizer),
     }
 
@@ -213,10 +213,21 @@ def test_a_bad_gradient_undoes_the_whole_update(what: str, optimizer: str) -> No
         assert differences(everything(learner), before) == []
         getattr(rollouts[0], what).copy_(good)
         learner.optimizer_step = optimizer_step  # the key of the optimizer's random numbers
+        # The environments' own running returns have moved on in the undone update, and are finite whatever came.
+        assert learner.returns.running.isfinite().all()
+        learner.returns.running.copy_(twin.returns.running)
         results = [update.learn(each, rollout) for each, rollout in zip((learner, twin), rollouts, strict=True)]
         assert not any(result.undone for result in results)
         assert differences(everything(learner), everything(twin)) == []
         assert differences(everything(learner), before) != [], iteration
+
+
+def test_weights_that_a_finite_gradient_ruins_are_undone_too() -> None:
+    """A rate far too high: the very first update overflows, and is undone although every gradient was finite."""
+    learner = learner_for("optimizer=adamw", "optimizer.lr=1e39", "ppo.minibatches=1", "schedule.kind=constant")
+    before = everything(learner)
+    assert update.learn(learner, learner.collector.collect()).undone
+    assert differences(everything(learner), before) == []
 
 
 def test_a_good_update_changes_everything() -> None:
@@ -228,7 +239,7 @@ def test_a_good_update_changes_everything() -> None:
     changed = differences(everything(learner), before)
     for name, _ in learner.policy.named_parameters():
         assert f"/policy/{name}" in changed
-    assert {"/observations/moments.mean", "/returns/moments.mean", "/returns/running"} <= set(changed)
+    assert {"/observations/moments.mean", "/returns/mean"} <= set(changed)
     assert any(path.startswith("/optimizer/state") for path in changed)
 
 
