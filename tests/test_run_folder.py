@@ -44,7 +44,7 @@ def test_a_folder_that_holds_a_run_is_not_claimed_anew(tmp_path: Path) -> None:
     folder, lock = claim_new_run_folder(config_for(tmp_path / "run"), "lstm", "muon")
     write_run(config_for(folder), folder, resumed_at=None)
     lock.close()
-    with pytest.raises(ConfigError, match="holds a run; continue it with resume="):
+    with pytest.raises(ConfigError, match="continue it with resume="):
         claim_new_run_folder(config_for(folder), "lstm", "muon")
 
 
