@@ -61,7 +61,9 @@ class Progress:
 
     def say(self, text: str) -> None:
         """One line that stays."""
-        if self.enabled:
+        if self.live:
+            self.console.print(text, markup=False)
+        elif self.enabled:
             self._print(text)
 
     def update(self, line: str, seconds: float, last: bool) -> None:
@@ -73,7 +75,8 @@ class Progress:
 
     def _print(self, text: str) -> None:
         try:
-            self.console.print(text, markup=False)
-        except BrokenPipeError:  # nobody reads any more; the run goes on
+            print(text, flush=True)  # rich would end the process where nobody reads any more
+        except BrokenPipeError:
             self.enabled = False
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for the rest of the process)
+            # What is still in the buffer goes nowhere, instead of failing once more when the process ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
