@@ -7,18 +7,47 @@ at local data to decide whether to communicate.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import sys
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from dist_trainer.errors import ConfigError
+from dist_trainer.heartbeat import Heartbeat
 
+P = ParamSpec("P")
 T = TypeVar("T")
+
+_heartbeat: Heartbeat | None = None  # while connected; one per process, as torch's process group is
+
+
+class CollectiveFailed(RuntimeError):
+    """Some learner did not take part in a collective; the text says which, as far as can be seen from here."""
+
+
+def _together(collective: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+    """Runs one collective. Raises CollectiveFailed in place of whatever the backend raises."""
+    if _heartbeat:
+        _heartbeat.begin()
+    began = time.monotonic()
+    try:
+        collective(*args, **kwargs)
+    except RuntimeError as error:
+        seconds = time.monotonic() - began
+        others = _heartbeat.others() if _heartbeat else "nobody watches"
+        raise CollectiveFailed(
+            f"learner {dist.get_rank()}: a collective failed after {seconds:.1f} s; {others}"
+        ) from error
+    finally:
+        if _heartbeat:
+            _heartbeat.end()
 
 
 @dataclass(frozen=True)
@@ -38,13 +67,13 @@ class World:
     def sum_(self, tensor: Tensor) -> Tensor:
         """Sums over all learners, in place. The result has the same bits on every learner."""
         if self.size > 1:
-            dist.all_reduce(tensor)
+            _together(dist.all_reduce, tensor)
         return tensor
 
     def broadcast_(self, tensor: Tensor) -> Tensor:
         """Overwrites the tensor with the first learner's, in place."""
         if self.size > 1:
-            dist.broadcast(tensor, src=0)
+            _together(dist.broadcast, tensor, src=0)
         return tensor
 
     def broadcast(self, value: T) -> T:
@@ -52,7 +81,7 @@ class World:
         if self.size == 1:
             return value
         values: list[Any] = [value]
-        dist.broadcast_object_list(values, src=0, device=self.device)
+        _together(dist.broadcast_object_list, values, src=0, device=self.device)
         return values[0]
 
     def gather(self, tensor: Tensor, dim: int) -> Tensor | None:
@@ -63,7 +92,7 @@ class World:
             return torch.cat([tensor] * self.size, dim)
         tensor = tensor.contiguous()
         parts = [torch.empty_like(tensor) for _ in range(self.size)] if self.is_first else None
-        dist.gather(tensor, parts)
+        _together(dist.gather, tensor, parts)
         return torch.cat(parts, dim) if parts else None
 
     def all_gather(self, tensor: Tensor) -> Tensor:
@@ -71,7 +100,7 @@ class World:
         if self.size == 1:
             return tensor[None]
         parts = [torch.empty_like(tensor) for _ in range(self.size)]
-        dist.all_gather(parts, tensor.contiguous())
+        _together(dist.all_gather, parts, tensor.contiguous())
         return torch.stack(parts)
 
 
@@ -137,9 +166,24 @@ def connect(device: str, timeout_s: float) -> World:
         torch.cuda.set_device(torch_device)
     if size > 1:
         dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo", timeout=timedelta(seconds=timeout_s))
+        # NCCL's watchdog ends the process at the timeout, before an exception could say who was silent.
+        _listen(rank, size, warn_after_s=0.8 * timeout_s if on_cuda else None)
     return World(rank, size, local_rank, local_size, torch_device)
 
 
+def _listen(rank: int, size: int, warn_after_s: float | None) -> None:
+    """Starts this learner's heartbeat, with a client of its own to the store through which the learners have met."""
+    global _heartbeat
+    store, _, _ = next(iter(rendezvous("env://", rank, size, timeout=timedelta(seconds=30))))
+    _heartbeat = Heartbeat(store, rank, size, warn_after_s)
+
+
 def disconnect() -> None:
+    """Leaves the other learners. In the course of an exception, the others can read which one it was."""
+    global _heartbeat
+    if _heartbeat:
+        error = sys.exception()
+        _heartbeat.stop(f"ended with {type(error).__name__}: {' '.join(str(error).split())[:200]}" if error else None)
+        _heartbeat = None
     if dist.is_initialized():
         dist.destroy_process_group()
