@@ -17,13 +17,15 @@ FIRST_LEARNER_SPEAKS_S = 10.0
 
 
 def run_train(arguments: Sequence[str]) -> int:
-    plan = cli.plan_train(arguments, cli.launched_world_size())
+    plan = cli.plan_train(arguments, cli.launched("WORLD_SIZE"))
     from dist_trainer.train import run  # torch is imported only when nothing is wrong
 
     return run(plan)
 
 
 def run_evaluate(arguments: Sequence[str]) -> int:
+    if os.environ.get("RANK", "0") != "0":
+        return 0  # under torchrun the first one plays; more would play the same episodes
     plan = cli.plan_evaluate(arguments)
     from dist_trainer.evaluate import run
 
@@ -31,6 +33,21 @@ def run_evaluate(arguments: Sequence[str]) -> int:
 
 
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {"train": run_train, "evaluate": run_evaluate}
+
+
+def take_cfg(arguments: Sequence[str]) -> tuple[bool, list[str]]:
+    """Whether `--cfg job` or `--cfg=job` is among the arguments, and the others."""
+    words = [
+        word
+        for argument in arguments
+        for word in (argument.split("=", 1) if argument.startswith("--cfg=") else [argument])
+    ]
+    if "--cfg" not in words:
+        return False, words
+    at = words.index("--cfg")
+    if words[at + 1 : at + 2] != ["job"]:
+        raise ConfigError("--cfg", " ".join(words[at + 1 : at + 2]), "must be job")
+    return True, words[:at] + words[at + 2 :]
 
 
 def main() -> int:
@@ -43,11 +60,12 @@ def main() -> int:
         elif verb not in VERBS:
             raise ConfigError("verb", verb, choices(VERBS, verb))
         elif {"--help", "-h"} & set(arguments):
-            print(verb_help(verb))
-        elif verb == "train" and arguments[:2] == ["--cfg", "job"]:
-            print(cli.job_text(arguments[2:]), end="")
+            print(verb_help(verb, arguments))
         else:
-            return VERBS[verb](arguments)
+            shows, settings = take_cfg(arguments)
+            if not shows:
+                return VERBS[verb](settings)
+            print(cli.job_text(verb, settings), end="")
         return 0
     except ConfigError as error:
         if rank != "0":

@@ -7,25 +7,32 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from dist_trainer.checkpoint_file import find_checkpoint, read_checkpoint
-from dist_trainer.config import EvaluateConfig, TrainConfig, validate_evaluate, validate_train
-from dist_trainer.envs import EnvSpec, env_spec
+from dist_trainer.config import (
+    LARGEST_INT32,
+    EvaluateConfig,
+    TrainConfig,
+    check_resumable,
+    validate_evaluate,
+    validate_train,
+)
+from dist_trainer.envs import EnvSpec, default_params, env_spec
 from dist_trainer.errors import ConfigError, choices
 from dist_trainer.run_folder import CONFIG_FILE, check_run_dir
 from dist_trainer.target import check_module
 
-T = TypeVar("T")
-GROUPS = ("env", "policy", "optimizer")
+GROUPS_WITH_TARGET = ("policy", "optimizer")
+GROUPS = ("env", *GROUPS_WITH_TARGET)
+PATHS = ("run_dir", "resume", "checkpoint", "json")  # taken as they are written
 
 
 def config_dir() -> Path:
@@ -38,15 +45,33 @@ def group_choices(group: str) -> list[str]:
     return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
 
 
-def _parse(arguments: Sequence[str]) -> list[Override]:
-    """Raises ConfigError where an argument is no override."""
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One SETTING=VALUE of the command line."""
+
+    key: str
+    value: Any
+
+
+def _parse(arguments: Sequence[str]) -> list[Setting]:
+    """Raises ConfigError where an argument is no setting."""
     parser = OverridesParser.create()
     parsed = []
     for argument in arguments:
+        key, equals, text = argument.partition("=")
+        if equals and key in PATHS:  # Hydra's grammar would read commas, parentheses and $ as its own
+            if not text:
+                raise ConfigError(key, "", "must not be empty")
+            parsed.append(Setting(key, text))
+            continue
         try:
-            parsed.append(parser.parse_override(argument))
+            override = parser.parse_override(argument)
         except HydraException:
             raise ConfigError("argument", repr(argument), "must be SETTING=VALUE; see --help") from None
+        if override.is_delete() or override.is_sweep_override() or override.package:
+            valid = "must be SETTING=VALUE; settings cannot be removed, swept or moved here"
+            raise ConfigError(override.key_or_group, override.input_line, valid)
+        parsed.append(Setting(override.key_or_group, override.value()))
     return parsed
 
 
@@ -57,65 +82,75 @@ def _one_line(error: Exception) -> str:
     )
 
 
-def _check_keys(defaults: DictConfig, overrides: Sequence[Override]) -> None:
-    """Every override must name an existing setting, or an existing choice of a group."""
-    for override in overrides:
-        key, value = override.key_or_group, override.value()
-        if override.is_delete() or override.is_sweep_override():
-            raise ConfigError(
-                key, override.input_line, "must be SETTING=VALUE; settings cannot be removed or swept here"
-            )
-        if key in GROUPS:
-            if value not in group_choices(key):
-                raise ConfigError(
-                    key, value, f"no such file in configs/{key}; " + choices(group_choices(key), str(value))
-                )
-            continue
-        node: Any = OmegaConf.to_container(defaults)
-        prefix = ""
-        for part in key.split("."):
-            if not isinstance(node, dict):
-                raise ConfigError(key, value, f"{prefix.rstrip('.')} is a single value")
-            if part not in node:
-                raise ConfigError(key, value, "no such setting; " + choices([prefix + name for name in node], key))
-            node, prefix = node[part], f"{prefix}{part}."
+def _check_key(defaults: Any, setting: Setting) -> None:
+    """A setting must exist."""
+    node, prefix = defaults, ""
+    for part in setting.key.split("."):
+        if not isinstance(node, dict):
+            raise ConfigError(setting.key, setting.value, f"{prefix.rstrip('.')} is a single value")
+        if part not in node:
+            valid = choices([prefix + name for name in node], setting.key) if node else f"{prefix}* is empty"
+            raise ConfigError(setting.key, setting.value, "no such setting; " + valid)
+        node, prefix = node[part], f"{prefix}{part}."
 
 
-def _check_types(defaults: DictConfig, config: DictConfig) -> None:
+def _check_types(group: str, values: dict[str, Any], defaults: dict[str, Any]) -> None:
     """Groups with a _target_ have no dataclass: a value must be of the type of its default in the yaml."""
-    for group in ("policy", "optimizer"):
-        values: Any = OmegaConf.to_container(config[group])
-        plain_defaults: Any = OmegaConf.to_container(defaults[group])
-        for name, default in plain_defaults.items():
-            value = values[name]
-            widened = float(value) if type(value) is int and type(default) is float else value
-            if default is not None and type(widened) is not type(default):
-                wanted = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a word"}
-                kind = wanted.get(type(default).__name__, f"a {type(default).__name__}")
-                raise ConfigError(f"{group}.{name}", value, f"must be {kind}; the default is {default}")
+    for name, default in defaults.items():
+        if not _like(values[name], default, any_length=group == "policy"):
+            wanted = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a word"}
+            kind = wanted.get(type(default).__name__, f"a {type(default).__name__} like the default")
+            raise ConfigError(f"{group}.{name}", values[name], f"must be {kind}; the default is {default}")
 
 
-def compose_train(arguments: Sequence[str]) -> tuple[TrainConfig, DictConfig, dict[str, str]]:
-    """The typed configuration, the same as a tree, and the chosen file of each group. Raises ConfigError."""
-    overrides = _parse(arguments)
-    groups = [override for override in overrides if override.key_or_group in GROUPS]
-    store = ConfigStore.instance()
-    store.store(name="schema", node=TrainConfig)
+def _like(value: Any, default: Any, any_length: bool) -> bool:
+    if isinstance(default, list) and isinstance(value, list):
+        if any_length and default:
+            default = default[:1] * len(value)
+        return len(value) == len(default) and all(_like(*pair, any_length) for pair in zip(value, default, strict=True))
+    return default is None or type(value) is type(default) or (type(value) is int and type(default) is float)
+
+
+def _apply(base: DictConfig, settings: Sequence[Setting]) -> Any:
+    """`base` with the settings, as its dataclass. Raises ConfigError."""
+    defaults: Any = OmegaConf.to_container(base)
+    try:
+        for setting in settings:
+            _check_key(defaults, setting)
+            literal = setting.value.replace("${", r"\${") if setting.key in PATHS else setting.value
+            OmegaConf.update(base, setting.key, literal)
+        typed = OmegaConf.to_object(base)
+    except OmegaConfBaseException as error:
+        raise _as_config_error(error) from None
+    for group in set(GROUPS_WITH_TARGET) & set(defaults):
+        _check_types(group, getattr(typed, group), defaults[group])
+    return typed
+
+
+def compose_train(arguments: Sequence[str]) -> tuple[TrainConfig, dict[str, str]]:
+    """The configuration of a new run, and the chosen file of each group. Raises ConfigError."""
+    settings = _parse(arguments)
+    files = {}
+    for setting in settings:
+        if setting.key in GROUPS:
+            valid = group_choices(setting.key)
+            if setting.value not in valid:
+                wrong = f"no such file in configs/{setting.key}; " + choices(valid, str(setting.value))
+                raise ConfigError(setting.key, setting.value, wrong)
+            files[setting.key] = setting.value
+    ConfigStore.instance().store(name="schema", node=TrainConfig)
     try:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            for override in groups:
-                _check_keys(OmegaConf.create(), [override])
-            defaults = compose("train", [override.input_line or "" for override in groups])
-            _check_keys(defaults, overrides)
-            config = compose("train", list(arguments), return_hydra_config=True)
-        chosen = {group: config.hydra.runtime.choices[group] for group in GROUPS}
-        OmegaConf.set_struct(config, False)
-        del config["hydra"]
-        _check_types(defaults, config)
-        typed: Any = OmegaConf.to_object(config)
+            chosen = [f"{group}={file}" for group, file in files.items()]
+            base = compose("train", chosen, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise _as_config_error(error) from None
-    return typed, config, chosen
+    names = {group: base.hydra.runtime.choices[group] for group in GROUPS}
+    OmegaConf.set_struct(base, False)
+    del base["hydra"]
+    env_name = next((s.value for s in reversed(settings) if s.key == "env.name"), base.env.name)
+    base.env.params = {**default_params(env_name), **base.env.params}
+    return _apply(base, [setting for setting in settings if setting.key not in GROUPS]), names
 
 
 def _as_config_error(error: Exception) -> ConfigError:
@@ -128,19 +163,6 @@ def _as_config_error(error: Exception) -> ConfigError:
     message = _one_line(cause if isinstance(cause, Exception) else error)
     value = re.search(r"[Vv]alue '(.*?)'", message)
     return ConfigError(field, value.group(1) if value else "", message)
-
-
-def _typed_from(schema: type[T], overrides: Sequence[Override], base: DictConfig) -> T:
-    """`base` with overrides, checked against the dataclass. Raises ConfigError."""
-    _check_keys(base, overrides)
-    try:
-        for override in overrides:
-            OmegaConf.update(base, override.key_or_group, override.value())
-        typed: Any = OmegaConf.to_object(base)
-    except OmegaConfBaseException as error:
-        raise _as_config_error(error) from None
-    assert isinstance(typed, schema)
-    return typed
 
 
 def load_train_config(run_dir: Path) -> TrainConfig:
@@ -167,36 +189,35 @@ class TrainPlan:
 
 def plan_train(arguments: Sequence[str], world_size: int) -> TrainPlan:
     """Everything that can be checked before torch is imported and learners connect. Raises ConfigError."""
-    overrides = _parse(arguments)
-    resume = next((str(override.value()) for override in overrides if override.key_or_group == "resume"), None)
+    settings = _parse(arguments)
+    resume = next((setting.value for setting in settings if setting.key == "resume"), None)
     if resume:
-        config, checkpoint = _plan_resume(resume, [o for o in overrides if o.key_or_group != "resume"])
+        config, checkpoint = _plan_resume(resume, [setting for setting in settings if setting.key != "resume"])
         names = ("", "")
     else:
-        config, _, chosen = compose_train(arguments)
+        config, chosen = compose_train(arguments)
         names, checkpoint = (chosen["policy"], chosen["optimizer"]), None
     validate_train(config, world_size)
-    for group, settings in (("policy", config.policy), ("optimizer", config.optimizer)):
-        check_module(group, str(settings["_target_"]))
-    check_policy_fits(config, env_spec(config.env))
+    for group in GROUPS_WITH_TARGET:
+        check_module(group, str(getattr(config, group)["_target_"]))
+    spec = env_spec(config.env)
+    check_policy_fits(config, spec)
+    check_memory(config, spec)
     if not resume and config.run_dir:
         check_run_dir(config.run_dir)
     return TrainPlan(config, names, checkpoint)
 
 
-def _plan_resume(resume: str, overrides: Sequence[Override]) -> tuple[TrainConfig, Path]:
+def _plan_resume(resume: str, settings: Sequence[Setting]) -> tuple[TrainConfig, Path]:
     checkpoint = find_checkpoint(resume, "resume")
     read_checkpoint(checkpoint)  # damaged files are refused now
     run_dir = checkpoint.parent.parent if Path(resume).is_file() else Path(resume)
-    saved = load_train_config(run_dir)
-    # What these say is in the checkpoint: changing it would make another run of this one.
-    fixed = ("env", "policy", "total_envs", "horizon", "seed", "dtype", "run_dir")
-    for override in overrides:
-        key = override.key_or_group
-        if key in GROUPS or key.split(".")[0] in fixed or key == "optimizer._target_":
-            raise ConfigError(key, override.value(), "cannot change when a run is resumed; start a new one")
-    config = _typed_from(TrainConfig, overrides, OmegaConf.structured(saved))
-    return dataclasses.replace(config, run_dir=str(run_dir)), checkpoint
+    base = OmegaConf.structured(load_train_config(run_dir))
+    for setting in settings:
+        if setting.key not in GROUPS:
+            _check_key(OmegaConf.to_container(base), setting)
+        check_resumable(setting.key, setting.value)
+    return dataclasses.replace(_apply(base, settings), run_dir=str(run_dir)), checkpoint
 
 
 def check_policy_fits(config: TrainConfig, spec: EnvSpec) -> None:
@@ -209,23 +230,55 @@ def check_policy_fits(config: TrainConfig, spec: EnvSpec) -> None:
         raise ConfigError("policy.action_kinds", kinds, valid)
 
 
+def check_memory(config: TrainConfig, spec: EnvSpec) -> None:
+    """Raises ConfigError if a rollout cannot fit: a bound from below, without what the policy needs."""
+    rows = config.total_envs * spec.num_agents
+    if rows > LARGEST_INT32:
+        raise ConfigError("total_envs", config.total_envs, f"must be at most {LARGEST_INT32 // spec.num_agents}")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    here = launched("LOCAL_WORLD_SIZE") / launched("WORLD_SIZE")  # the share of this machine
+    lengths = {"horizon": config.horizon}
+    if config.normalize.observations and not spec.observation_is_bytes:
+        lengths["normalize.warmup_steps"] = config.normalize.warmup_steps
+    for name, steps in lengths.items():
+        needed = here * rows * steps * spec.sample_bytes
+        if needed > memory:
+            sizes = f"{needed / 2**30:.4g} GiB; this machine has {memory / 2**30:.4g} GiB"
+            raise ConfigError(name, steps, f"with total_envs={config.total_envs} a rollout needs at least {sizes}")
+
+
 def plan_evaluate(arguments: Sequence[str]) -> tuple[EvaluateConfig, TrainConfig, Path]:
     """What to evaluate, the configuration it was trained with, and the checkpoint file. Raises ConfigError."""
-    config = _typed_from(EvaluateConfig, _parse(arguments), OmegaConf.structured(EvaluateConfig))
+    config: EvaluateConfig = _apply(OmegaConf.structured(EvaluateConfig), _parse(arguments))
     validate_evaluate(config)
     checkpoint = find_checkpoint(config.checkpoint, "checkpoint")
     read_checkpoint(checkpoint)
+    if config.json:
+        _check_writable("json", Path(config.json))
     return config, load_train_config(checkpoint.parent.parent), checkpoint
 
 
-def job_text(arguments: Sequence[str]) -> str:
-    """What `train --cfg job` prints: the resolved configuration."""
-    return OmegaConf.to_yaml(compose_train(arguments)[1])
+def _check_writable(name: str, file: Path) -> None:
+    """Raises ConfigError. Tries, because permission bits say nothing to root; leaves no new file behind."""
+    is_new = not file.exists()
+    try:
+        file.open("a").close()
+    except OSError as error:
+        raise ConfigError(name, file, f"cannot be written: {error.strerror}") from None
+    if is_new:
+        file.unlink()
 
 
-def launched_world_size() -> int:
-    """The number of learners that torchrun announces. Raises ConfigError where it is no number."""
-    value = os.environ.get("WORLD_SIZE", "1")
+def job_text(verb: str, arguments: Sequence[str]) -> str:
+    """What `--cfg job` prints: the resolved configuration. Raises ConfigError if it could not be run."""
+    is_train = verb == "train"
+    config: Any = plan_train(arguments, launched("WORLD_SIZE")).config if is_train else plan_evaluate(arguments)[0]
+    return OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config)))
+
+
+def launched(variable: str) -> int:
+    """WORLD_SIZE or LOCAL_WORLD_SIZE as torchrun sets it. Raises ConfigError where it is no number."""
+    value = os.environ.get(variable, "1")
     if not value.isdigit() or int(value) < 1:
-        raise ConfigError("WORLD_SIZE", value, "the launcher must set a number of at least 1")
+        raise ConfigError(variable, value, "the launcher must set a number of at least 1")
     return int(value)

@@ -8,9 +8,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
 from dist_trainer.errors import ConfigError, choices
+
+LARGEST_INT32 = 2**31 - 1  # the C++ pool counts environments and rows in int32
+MOST_THREADS = 1024
+MOST_EPISODES = 1_000_000
+STORAGE_DTYPES = ("float32", "float64", "bfloat16", "float16")  # of settings of policies and optimizers
+
+# All that `resume=` allows to change: what takes effect and leaves the run the same one. The rest is in the checkpoint.
+RESUMABLE = (
+    *("total_env_steps", "ppo.*", "schedule.*", "precond_schedule.*", "optimizer.lr"),
+    *("log_every", "check_every", "checkpoint_every", "checkpoint_minutes", "keep_checkpoints"),
+    *("max_bad_updates", "collective_timeout_s", "device", "torch_threads", "env_threads"),
+)
+NOT_RESUMABLE = "ppo.minibatches"
 
 
 @dataclass
@@ -140,9 +154,36 @@ def _fraction(config: object, prefix: str, *names: str) -> None:
         _require(0 <= value <= 1, prefix + name, value, "must be from 0 to 1")
 
 
+def _threads(config: TrainConfig | EvaluateConfig) -> None:
+    for name in ("torch_threads", "env_threads"):
+        value = getattr(config, name)
+        _require(
+            value is None or 1 <= value <= MOST_THREADS, name, value, f"must be at least 1, at most {MOST_THREADS}"
+        )
+
+
+def _validate_group(name: str, settings: dict[str, Any]) -> None:
+    """What a policy's or an optimizer's own settings have in common."""
+    _require("_target_" in settings, f"{name}._target_", "", "every yaml of this group names its class")
+    for key, value in settings.items():
+        if key.endswith("dtype"):
+            _one_of(f"{name}.{key}", value, STORAGE_DTYPES)
+    for key in ("hidden_size", "encoder_layers"):
+        value = settings.get(key, 1)
+        _require(not isinstance(value, int) or value >= 1, f"{name}.{key}", value, "must be at least 1")
+
+
+def check_resumable(name: str, value: object) -> None:
+    """Raises ConfigError if this setting belongs to what makes a run the one that it is."""
+    if name == NOT_RESUMABLE or not any(fnmatchcase(name, pattern) for pattern in RESUMABLE):
+        can = f"{', '.join(RESUMABLE)}, but not {NOT_RESUMABLE}"
+        raise ConfigError(name, value, f"cannot change when a run is resumed; start a new one (what can: {can})")
+
+
 def validate_train(config: TrainConfig, world_size: int) -> None:
     """Refuses values and combinations that cannot work. Raises ConfigError; needs neither torch nor the environment."""
-    _at_least(config, "", 1, "total_envs", "horizon", "total_env_steps", "torch_threads", "env_threads", "log_every")
+    _at_least(config, "", 1, "total_envs", "horizon", "total_env_steps", "log_every")
+    _threads(config)
     _at_least(config, "", 1, "checkpoint_every", "keep_checkpoints", "max_bad_updates", "collective_timeout_s")
     _at_least(config, "", 0, "seed", "check_every")
     _require(config.seed < 2**63, "seed", config.seed, "must be below 2**63")
@@ -164,10 +205,8 @@ def validate_train(config: TrainConfig, world_size: int) -> None:
         _fraction(schedule, f"{name}.", "warmup", "final")
     _at_least(config.normalize, "normalize.", 0, "warmup_steps")
     _require(config.normalize.clip > 0, "normalize.clip", config.normalize.clip, "must be above 0")
-    for name in ("policy", "optimizer"):
-        _require(
-            "_target_" in getattr(config, name), f"{name}._target_", "", "every yaml of this group names its class"
-        )
+    _validate_group("policy", config.policy)
+    _validate_group("optimizer", config.optimizer)
     lr = config.optimizer.get("lr")
     is_rate = isinstance(lr, int | float) and math.isfinite(lr) and lr >= 0
     _require(is_rate, "optimizer.lr", lr, "must be a number of at least 0")
@@ -184,6 +223,9 @@ def validate_train(config: TrainConfig, world_size: int) -> None:
 
 def validate_evaluate(config: EvaluateConfig) -> None:
     """Raises ConfigError."""
-    _at_least(config, "", 1, "episodes", "max_steps", "torch_threads", "env_threads")
+    _at_least(config, "", 1, "episodes", "max_steps")
+    _require(config.episodes <= MOST_EPISODES, "episodes", config.episodes, f"must be at most {MOST_EPISODES}")
+    _threads(config)
     _at_least(config, "", 0, "seed")
+    _require(config.seed < 2**63, "seed", config.seed, "must be below 2**63")
     _one_of("device", config.device, ("auto", "cpu", "cuda"))

@@ -8,6 +8,7 @@ Legend: E global environments, A agents per environment, N = E/W * A agent rows 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,13 +34,19 @@ class EnvSpec:
     metrics: tuple[str, ...]  # names of what the environment reports at the end of an episode
 
     @property
+    def sample_bytes(self) -> int:
+        """Of one agent's step in a rollout, about: the observation, the action, and 30 bytes of scalars."""
+        observation = math.prod(self.observation_shape) * (1 if self.observation_is_bytes else 4)
+        return observation + 4 * self.action_components + 30
+
+    @property
     def action_components(self) -> int:
         return len(self.action_sizes) or len(self.action_low)
 
 
 def _checked_params(config: EnvConfig) -> dict[str, float]:
     for name, value in config.params.items():
-        if isinstance(value, str) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, int | float):
             raise ConfigError(f"env.params.{name}", value, "must be a number")
     return {str(name): float(value) for name, value in config.params.items()}
 
@@ -48,10 +55,16 @@ def env_names() -> list[str]:
     return _cpp_envs.env_names()
 
 
+def default_params(name: str) -> dict[str, float]:
+    """Every parameter that the C++ struct declares. Raises ConfigError if there is no such environment."""
+    if name not in env_names():
+        raise ConfigError("env.name", name, "no such environment; " + choices(env_names(), str(name)))
+    return {key: int(x) if x.is_integer() else x for key, x in _cpp_envs.default_params(name).items()}
+
+
 def env_spec(config: EnvConfig) -> EnvSpec:
     """Raises ConfigError if there is no such environment or parameter, or a parameter is out of its range."""
-    if config.name not in env_names():
-        raise ConfigError("env.name", config.name, "no such environment; " + choices(env_names(), config.name))
+    default_params(config.name)
     try:
         spec = _cpp_envs.spec(config.name, _checked_params(config))
     except ValueError as error:  # says field, value and valid range

@@ -84,7 +84,10 @@ def run(config: EvaluateConfig, trained: TrainConfig, checkpoint: Path) -> int:
     if config.json:
         Path(config.json).write_text(json.dumps(asdict(score), indent=2) + "\n")
     required = config.require_mean_return
-    if required is not None and not (mean >= required and score.unfinished == 0):
+    if required is not None and score.unfinished:
+        print(f"  the required mean return of {required:g} counts only if every environment finishes")
+        return 1
+    if required is not None and not mean >= required:
         print(f"  below the required mean return of {required:g}")
         return 1
     return 0

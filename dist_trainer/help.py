@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any
 
 from dist_trainer import config
 from dist_trainer.cli import GROUPS, config_dir, group_choices
+from dist_trainer.envs import default_params
+from dist_trainer.errors import ConfigError, choices
 
 OVERVIEW = """\
 dist_trainer: PPO with an LSTM on C++ environments, on any number of learners.
@@ -20,22 +23,29 @@ Several learners:   torchrun --standalone --nproc-per-node=8 -m dist_trainer tra
 Continue a run:     python -m dist_trainer train resume=runs/NAME
 Show the settings:  python -m dist_trainer train --cfg job env=tmaze optimizer=adamw
 A verb's settings:  python -m dist_trainer train --help
+Those of a choice:  python -m dist_trainer train --help env=breakout optimizer=soap
 """
 
 
-def verb_help(verb: str) -> str:
-    """The settings of `train` or `evaluate`."""
+def verb_help(verb: str, arguments: Sequence[str] = ()) -> str:
+    """The settings of `train` or `evaluate`; of each group those of the file that the arguments choose."""
     if verb == "evaluate":
         return "python -m dist_trainer evaluate checkpoint=RUN [SETTING=VALUE ...]\n\n" + _settings(
-            config.EvaluateConfig
+            config.EvaluateConfig()
         )
-    parts = ["python -m dist_trainer train [SETTING=VALUE ...]", _settings(config.TrainConfig)]
-    parts += [f"{name}\n{text}" for name, text in _nested(config.TrainConfig)]
+    parts = ["python -m dist_trainer train [SETTING=VALUE ...]", _settings(config.TrainConfig())]
+    parts += _nested(config.TrainConfig())
+    given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     for group in GROUPS:
-        default = (config_dir() / group / f"{_default_choice(group)}.yaml").read_text()
-        indented = "".join(f"  {line}\n" for line in default.splitlines())
-        chosen = f"{group}={{{','.join(group_choices(group))}}}: a file in configs/{group}; by default"
-        parts.append(f"{chosen}\n{indented}".rstrip())
+        choice = given.get(group, _default_choice(group))
+        if choice not in group_choices(group):
+            raise ConfigError(group, choice, choices(group_choices(group), choice))
+        lines = (config_dir() / group / f"{choice}.yaml").read_text().splitlines()
+        if group == "env":
+            lines += [f"params.{name}: {value} # default" for name, value in default_params(choice).items()]
+        indented = "".join(f"  {line}\n" for line in lines)
+        title = f"{group}={{{','.join(group_choices(group))}}}: a file in configs/{group}; here {choice}, with its own"
+        parts.append(f"{title} {group}.*\n{indented}".rstrip())
     return "\n\n".join(parts)
 
 
@@ -45,22 +55,27 @@ def _default_choice(group: str) -> str:
     return found.group(1)
 
 
-def _settings(schema: type, prefix: str = "") -> str:
+def _settings(values: Any, prefix: str = "") -> str:
     """Every plain field of a dataclass with the comment behind it and its default."""
-    source = Path(config.__file__).read_text().split(f"\nclass {schema.__name__}:", 1)[1].split("\n@dataclass", 1)[0]
+    name = type(values).__name__
+    source = Path(config.__file__).read_text().split(f"\nclass {name}:", 1)[1].split("\n@dataclass", 1)[0]
     comments = dict(re.findall(r"^    (\w+): .*?# (.*)$", source, re.MULTILINE))
     lines = []
-    for field in dataclasses.fields(schema):
+    for field in dataclasses.fields(values):
         if field.default is dataclasses.MISSING:
             continue
-        default = "required" if field.default == "???" else f"default: {field.default}"
+        value = getattr(values, field.name)
+        default = "required" if value == "???" else f"default: {value}"
         meaning = f"{comments[field.name]} " if field.name in comments else ""
         lines.append(f"  {prefix + field.name:30} {meaning}({default})")
     return "\n".join(lines)
 
 
-def _nested(schema: type) -> list[tuple[str, str]]:
-    """(summary, settings) of each field that is itself a dataclass with plain fields."""
-    types = get_type_hints(schema)
-    nested = {name: types[name] for name in types if dataclasses.is_dataclass(types[name]) and name not in GROUPS}
-    return [((kind.__doc__ or "").splitlines()[0], _settings(kind, f"{name}.")) for name, kind in nested.items()]
+def _nested(values: Any) -> list[str]:
+    """Summary and settings of each field that is itself a dataclass with plain fields."""
+    nested = {field.name: getattr(values, field.name) for field in dataclasses.fields(values)}
+    return [
+        f"{(part.__doc__ or '').splitlines()[0]}\n{_settings(part, f'{name}.')}"
+        for name, part in nested.items()
+        if dataclasses.is_dataclass(part) and name not in GROUPS
+    ]

@@ -32,6 +32,6 @@ def make(group: str, path: str, *arguments: Any, **settings: Any) -> Any:
         raise ConfigError(f"{group}._target_", path, f"must be the import path of a class ({reason})") from None
     try:
         return found(*arguments, **settings)
-    except (TypeError, ValueError) as error:
+    except Exception as error:
         reason = " ".join(str(error).split())
         raise ConfigError(group, path, f"does not take the settings of {group}.* ({reason})") from error

@@ -25,6 +25,8 @@ class Encoder(nn.Sequential):
 
 def make_encoder(observation_shape: tuple[int, ...], features: int, layers: int) -> Encoder:
     """A small convolutional network for images (channels, height, width), else a multilayer perceptron."""
+    if features < 1 or layers < 1:
+        raise ValueError(f"hidden_size={features} and encoder_layers={layers} must be at least 1")
     if len(observation_shape) == 3:
         return Encoder(observation_shape, *_convolutions(observation_shape, features))
     widths = [math.prod(observation_shape)] + layers * [features]
