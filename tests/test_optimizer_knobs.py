@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dist_trainer import optimizers
 from dist_trainer.cli import config_dir
+from dist_trainer.optimizers.newton import finite_difference_product
 
 FILES = sorted((config_dir() / "optimizer").glob("*.yaml"))
 STEPS = 12
@@ -40,7 +41,11 @@ OTHER: dict[str, Any] = {
     "shampoo_beta": 0.5,
     "max_precond_dim": 5,
     "precondition_1d": True,
+    "newton_every": 3,
+    "newton_epsilon": 0.1,
+    "newton_central": False,
 }
+ELSEWHERE = ("newton_sub_batch",)  # acts on the trainer's minibatches: tests/test_newton.py
 
 # What a setting needs to matter: gradients accumulate only over steps without a fit of the preconditioner.
 NEEDS: dict[str, dict[str, Any]] = {
@@ -61,17 +66,24 @@ class Problem:
         self.step_count = 0
 
     def set_gradient(self) -> Tensor:
-        """The flat gradient of a batch of this step's, also in the parameters' grad."""
+        """The flat gradient of a batch of this step's, also in the parameters' grad; a Newton optimizer's pair."""
+        newton = self.optimizer.newton
+        if newton and newton.is_due(self.step_count):
+            pair = finite_difference_product(self.parameters, self.raw_gradient, newton, self.step_count)
+            newton.hand_over(self.optimizer.inner, *pair)
+        flat = self.raw_gradient()
+        optimizers.correct_gradient_(self.optimizer, flat)
+        for parameter, part in zip(self.parameters, flat.split([p.numel() for p in self.parameters]), strict=True):
+            parameter.grad = part.view_as(parameter).clone()
+        return flat
+
+    def raw_gradient(self) -> Tensor:
         generator = torch.Generator().manual_seed(self.step_count)
         inputs = torch.randn(16, 6, generator=generator)
         targets = torch.randn(16, 3, generator=generator)
         self.module.zero_grad()
         (self.module(inputs) - targets).square().mean().backward()
-        flat = torch.cat([p.grad.flatten() for p in self.parameters if p.grad is not None])
-        optimizers.correct_gradient_(self.optimizer, flat)
-        for parameter, part in zip(self.parameters, flat.split([p.numel() for p in self.parameters]), strict=True):
-            parameter.grad = part.view_as(parameter).clone()
-        return flat
+        return torch.cat([p.grad.flatten() for p in self.parameters if p.grad is not None])
 
     def run(self, steps: int, lr: float, precond_factor: float = 1.0) -> Tensor:
         """The flat weights after some steps."""
@@ -93,7 +105,7 @@ def knobs() -> list[Any]:
         pytest.param(path, name, id=f"{path.stem}-{name}")
         for path in FILES
         for name in load(path)
-        if name != "_target_"
+        if name not in ("_target_", *ELSEWHERE)
     ]
 
 

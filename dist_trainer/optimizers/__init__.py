@@ -66,10 +66,8 @@ def make_optimizer(config: dict[str, Any], policy: nn.Module) -> Optimizer:
     beta1 = settings["betas"][0] if "betas" in settings else settings.get("beta", 0.0)
     mars = Mars(mars_gamma, beta1) if settings.pop("mars", False) else None
     caution = settings.pop("caution", False)
-    newton_settings = {
-        name.removeprefix("newton_"): settings.pop(name) for name in list(settings) if name.startswith("newton_")
-    }
-    newton = Newton(**newton_settings) if newton_settings else None
+    newton_settings = {name: settings.pop(name) for name in list(settings) if name.startswith("newton_")}
+    newton = Newton.from_settings(newton_settings) if newton_settings else None
     parameters: list[Any] = list(policy.parameters())
     if newton and "rank" not in settings:
         # heavyball stacks equally shaped parameters of a group, and a pair must find its own. A low-rank preconditioner

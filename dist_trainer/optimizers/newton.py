@@ -10,17 +10,21 @@ Source: X.-L. Li, "Preconditioned stochastic gradient descent", arXiv 1512.04202
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
+import heavyball
 import torch
 from heavyball import utils
 from torch import Tensor, nn
 
+from dist_trainer.errors import ConfigError, choices
 from dist_trainer.keyed import keyed_generators
 
+# By name: heavyball derives others from these that never look for a pair.
+TAKE_PAIRS = ("PSGDKron", "LATHER", "PSGDLRA")
 _PAIRS = "newton_pairs"  # in a parameter group: by a parameter's address, {vector, hessian_vector}, until consumed
 
 
@@ -34,12 +38,33 @@ class Newton:
     sub_batch: int  # one of so many groups of environments is used for the product
     fits: int = 0  # of one parameter's preconditioner to a pair, counted over all parameters
 
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> Newton:
+        """From the optimizer's newton_* settings, all of them. Raises ConfigError."""
+        names = {f"newton_{field.name}" for field in fields(cls) if field.name != "fits"}
+        for name in settings.keys() - names:
+            raise ConfigError(f"optimizer.{name}", settings[name], f"no such setting; {choices(names, name)}")
+        for name in sorted(names - settings.keys()):
+            raise ConfigError(f"optimizer.{name}", None, f"needs a value, with {', '.join(sorted(settings))}")
+        for name in ("newton_every", "newton_sub_batch"):
+            if settings[name] < 1:
+                raise ConfigError(f"optimizer.{name}", settings[name], "must be at least 1")
+        if not settings["newton_epsilon"] > 0:
+            raise ConfigError("optimizer.newton_epsilon", settings["newton_epsilon"], "must be greater than 0")
+        return cls(**{name.removeprefix("newton_"): value for name, value in settings.items()})
+
     def is_due(self, optimizer_step: int) -> bool:
         return optimizer_step % self.every == 0
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
-        """The preconditioner is fitted in steps that have a pair, and in no other."""
-        assert isinstance(optimizer, utils.StatefulOptimizer)
+        """The preconditioner is fitted in steps that have a pair, and in no other.
+
+        Raises ConfigError if this optimizer would not take a pair.
+        """
+        known = [getattr(heavyball, name) for name in TAKE_PAIRS]
+        if not isinstance(optimizer, utils.StatefulOptimizer) or type(optimizer) not in known:
+            given, valid = type(optimizer).__name__, ", ".join(f"heavyball.{name}" for name in TAKE_PAIRS)
+            raise ConfigError("optimizer._target_", given, f"takes no newton_* settings; valid with them: {valid}")
         optimizer.precond_schedule = lambda _: float(any(_PAIRS in group for group in optimizer.param_groups))
 
     def hand_over(self, optimizer: torch.optim.Optimizer, vector: Tensor, product: Tensor) -> None:
@@ -54,12 +79,11 @@ class Newton:
 
     def check_consumed(self, optimizer: torch.optim.Optimizer) -> None:
         """After the step. Raises RuntimeError if heavyball did not take a pair: it would have fitted something else."""
-        for group in optimizer.param_groups:
-            pairs = group.pop(_PAIRS, None)
-            if pairs:
-                raise RuntimeError(f"{len(pairs)} Newton pairs were not used by {type(optimizer).__name__}")
-            if pairs is not None:
-                self.fits += len(group["params"])
+        handed = [(len(group["params"]), group.pop(_PAIRS)) for group in optimizer.param_groups if _PAIRS in group]
+        unused = sum(len(pairs) for _, pairs in handed)
+        if unused:
+            raise RuntimeError(f"{unused} Newton pairs were not used by {type(optimizer).__name__}")
+        self.fits += sum(count for count, _ in handed)
 
 
 def finite_difference_product(
@@ -89,17 +113,19 @@ def finite_difference_product(
                 parameter.copy_(torch.add(weight, part.view_as(weight), alpha=distance))
         return gradient().clone()
 
-    with _full_precision(device):
-        ahead = gradient_at(newton.epsilon)
-        behind = gradient_at(-newton.epsilon if newton.central else 0.0)
-    with torch.no_grad():
-        for parameter, weight in zip(parameters, saved, strict=True):
-            parameter.copy_(weight)
+    try:
+        with _full_precision(device):
+            ahead = gradient_at(newton.epsilon)
+            behind = gradient_at(-newton.epsilon if newton.central else 0.0)
+    finally:
+        with torch.no_grad():
+            for parameter, weight in zip(parameters, saved, strict=True):
+                parameter.copy_(weight)
     return probe, (ahead - behind) / (newton.epsilon * (2 if newton.central else 1))
 
 
 @contextmanager
-def _full_precision(device: torch.device) -> Any:
+def _full_precision(device: torch.device) -> Iterator[None]:
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:

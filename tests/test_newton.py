@@ -1,0 +1,436 @@
+"""Newton-PSGD: the products are right, each is used once by the fit it was made for, and nothing else changes."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import heavyball
+import pytest
+import torch
+import yaml
+from heavyball import utils
+from torch import Tensor, nn
+
+from dist_trainer import optimizers, ppo, update
+from dist_trainer.cli import compose_train, config_dir
+from dist_trainer.config import TrainConfig
+from dist_trainer.distributed import World, connect
+from dist_trainer.errors import ConfigError
+from dist_trainer.learner import Learner, make_learner, replicated_tensors
+from dist_trainer.optimizers.newton import Newton, finite_difference_product
+from tests.learners import Learners, learners_of_sizes
+from tests.test_update import differences, everything
+
+FILES = sorted((config_dir() / "optimizer").glob("newton_*.yaml"))
+NAMES = [path.stem for path in FILES]
+MINIBATCHES = 4
+
+
+@pytest.fixture(scope="module")
+def worlds() -> Iterator[dict[int, Learners]]:
+    with learners_of_sizes([2]) as by_size:
+        yield by_size
+
+
+def config_for(*overrides: str) -> TrainConfig:
+    sizes = ["total_envs=32", "horizon=12", f"ppo.minibatches={MINIBATCHES}", "policy.hidden_size=16", "policy=lstm"]
+    settings = ["env=probe_discrete", "env.params.episode_steps=5", "torch_threads=1", "env_threads=1", "device=cpu"]
+    return compose_train([*sizes, *settings, f"optimizer={NAMES[0]}", *overrides])[0]
+
+
+def learner_for(*overrides: str) -> Learner:
+    return make_learner(config_for(*overrides), connect("cpu", 60))
+
+
+def learn(learner: Learner) -> update.Update:
+    result = update.learn(learner, learner.collector.collect())
+    learner.iteration += 1
+    return result
+
+
+# --- a quadratic
+
+
+def spd(size: int, condition: float, generator: torch.Generator) -> Tensor:
+    basis, _ = torch.linalg.qr(torch.randn(size, size, generator=generator))
+    return basis @ torch.diag(torch.logspace(0, -math.log10(condition), size)) @ basis.T
+
+
+def preconditioned_eigenvalues(newton: Newton | None, fits: int) -> Tensor:
+    """Of P H after so many steps of PSGDKron; H = A (x) B has condition 1e4."""
+    generator = torch.Generator().manual_seed(0)
+    left, right = spd(10, 100.0, generator), spd(12, 100.0, generator)
+    weight = nn.Parameter(torch.randn(10, 12, generator=generator))
+    power = 1.0 if newton else None
+    inner = heavyball.PSGDKron([weight], lr=0.01, precond_init_scale_power=power, preconditioner_update_probability=1.0)
+    if newton:
+        newton.attach(inner)
+    wrapped = optimizers.Optimizer(inner, None, False, newton, None)
+
+    def gradient() -> Tensor:
+        return (left @ weight.detach() @ right).flatten()
+
+    for step in range(fits):
+        weight.grad = gradient().view_as(weight).clone()
+        if newton:
+            newton.hand_over(inner, *finite_difference_product([weight], gradient, newton, step))
+        optimizers.step(wrapped, lr=0.01, seed=0, optimizer_step=step)
+    ((_, views),) = inner.state.items()
+    (factors,) = [value for view in views.values() for name, value in view.items() if "_Q_" in name and value]
+    first, second = (q[0].T @ q[0] for q in utils.line_to_triu(factors))
+    return torch.linalg.eigvals(torch.kron(first, second) @ torch.kron(left, right)).real
+
+
+def test_preconditioner_becomes_the_inverse_hessian() -> None:
+    """P H has eigenvalues near 1. The stock optimizer fits P to the gradients, which vanish, and P grows with it."""
+    newton = Newton(every=1, epsilon=3.45e-4, central=True, sub_batch=1)
+    eigenvalues = preconditioned_eigenvalues(newton, 800)
+    assert newton.fits == 800
+    assert 0.5 < eigenvalues.median() < 2
+    assert preconditioned_eigenvalues(None, 800).median() > 100
+
+
+# --- how often, and with what
+
+
+class Watch:
+    """Counts gradients of the products, handed-over pairs and fits, per optimizer step."""
+
+    def __init__(self, learner: Learner):
+        self.learner = learner
+        self.gradients: list[int] = []  # the optimizer step of each
+        self.pairs: list[tuple[int, Tensor, Tensor]] = []
+        self.fits: list[tuple[int, Tensor, Tensor]] = []  # vector, Hessian-vector product
+        self.factors: list[dict[str, Tensor]] = []  # after each step
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        product, hand_over, fit, step = (
+            finite_difference_product,
+            Newton.hand_over,
+            utils.psgd_update_precond,
+            optimizers.step,
+        )
+
+        def counting_product(parameters: Any, gradient: Callable[[], Tensor], *args: Any) -> Any:
+            def counted() -> Tensor:
+                self.gradients.append(self.learner.optimizer_step)
+                return gradient()
+
+            return product(parameters, counted, *args)
+
+        def noting_hand_over(newton: Newton, inner: Any, vector: Tensor, hessian_vector: Tensor) -> None:
+            self.pairs.append((self.learner.optimizer_step, vector.clone(), hessian_vector.clone()))
+            hand_over(newton, inner, vector, hessian_vector)
+
+        def noting_fit(hessian_vector: Tensor, *args: Any) -> None:
+            self.fits.append((self.learner.optimizer_step, args[4].clone(), hessian_vector.clone()))
+            fit(hessian_vector, *args)
+
+        def noting_step(*args: Any, **kwargs: Any) -> None:
+            step(*args, **kwargs)
+            tensors = optimizers.named_tensors(self.learner.optimizer, self.learner.policy)
+            self.factors.append({name: x.clone() for name, x in tensors.items() if "_Q_" in name})
+
+        with (
+            mock.patch.object(update, "finite_difference_product", counting_product),
+            mock.patch.object(Newton, "hand_over", noting_hand_over),
+            mock.patch.object(utils, "psgd_update_precond", noting_fit),
+            mock.patch.object(optimizers, "step", noting_step),
+        ):
+            yield
+
+
+@pytest.mark.parametrize("central", [True, False])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_product_is_used_once_by_the_fit_it_was_made_for(name: str, central: bool) -> None:
+    """Two gradients for a product, one product for a due step, one fit for a parameter; no fit in another step."""
+    settings = [f"optimizer={name}", "optimizer.newton_every=3", f"optimizer.newton_central={central}"]
+    learner = learner_for(*settings, "ppo.update_epochs=2")
+    watch = Watch(learner)
+    updates = 3
+    with watch.watching():
+        for _ in range(updates):
+            assert not learn(learner).undone
+    steps = updates * 2 * MINIBATCHES
+    due = list(range(0, steps, 3))
+    sizes = [p.numel() for p in learner.policy.parameters()]
+    newton = learner.optimizer.newton
+    assert newton is not None
+    assert learner.optimizer_step == steps
+    assert watch.gradients == [step for step in due for _ in range(2)]
+    assert [step for step, *_ in watch.pairs] == due
+    assert newton.fits == len(due) * len(sizes)
+    assert [step for step, *_ in watch.fits] == [step for step in due for _ in sizes]
+    fits = iter(watch.fits)
+    for _, vector, product in watch.pairs:
+        for one, other in zip(vector.split(sizes), product.split(sizes), strict=True):
+            _, fitted_vector, fitted_product = next(fits)
+            assert torch.equal(fitted_vector.flatten(), one)
+            assert torch.equal(fitted_product.flatten(), other)
+    for step in range(1, steps):
+        before, after = watch.factors[step - 1], watch.factors[step]
+        assert len(before) >= len(sizes)
+        changed = [key for key in after if not torch.equal(before[key], after[key])]
+        assert changed == (list(after) if step in due else []), f"step {step}"
+
+
+def test_newton_for_an_optimizer_that_takes_no_pairs_is_refused() -> None:
+    for name in ("psgd_pro", "qsgd", "adamw", "muon", "sgd"):
+        config = yaml.safe_load((config_dir() / "optimizer" / f"{name}.yaml").read_text())
+        settings = {key: value for key, value in yaml.safe_load(FILES[0].read_text()).items() if "newton" in key}
+        with pytest.raises(ConfigError, match=r"takes no newton_\* settings; valid with them: heavyball.PSGDKron"):
+            optimizers.make_optimizer(config | settings, nn.Linear(3, 2))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("newton_every", 0, "newton_every=0: must be at least 1"),
+        ("newton_sub_batch", 0, "newton_sub_batch=0: must be at least 1"),
+        ("newton_epsilon", 0.0, "newton_epsilon=0.0: must be greater than 0"),
+        ("newton_epsilon", None, "newton_epsilon=None: needs a value"),
+        ("newton_evry", 3, "newton_evry=3: no such setting; did you mean newton_every"),
+    ],
+)
+def test_newton_settings_that_cannot_work_are_refused(setting: str, value: Any, message: str) -> None:
+    config = yaml.safe_load(FILES[0].read_text()) | {setting: value}
+    with pytest.raises(ConfigError, match=message):
+        optimizers.make_optimizer(config, nn.Linear(3, 2))
+
+
+def test_a_pair_that_is_not_used_is_an_error() -> None:
+    """An optimizer that fits to something else, the pair being ignored, does not go unnoticed; nothing is left over."""
+    layer = nn.Linear(3, 2)
+    inner = heavyball.PSGDPRO([{"params": [p]} for p in layer.parameters()], precond_init_scale=1.0)
+    newton = Newton(every=1, epsilon=1e-3, central=True, sub_batch=1)
+    for parameter in layer.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    newton.hand_over(inner, torch.ones(8), torch.ones(8))
+    with pytest.raises(RuntimeError, match="2 Newton pairs were not used by PSGDPRO"):
+        optimizers.step(optimizers.Optimizer(inner, None, False, newton, None), lr=0.1, seed=0, optimizer_step=0)
+    assert not any("newton_pairs" in group for group in inner.param_groups)
+
+
+# --- the product
+
+
+def products_of(learner: Learner, updates: int = 1) -> list[tuple[int, Tensor, Tensor]]:
+    watch = Watch(learner)
+    with watch.watching():
+        for _ in range(updates):
+            learn(learner)
+    return watch.pairs
+
+
+def without_kinks(learner: Learner) -> None:
+    """Differences see the kinks of the encoder's ReLUs within their reach, a double backward never does."""
+    encoder = learner.policy.encoder
+    assert isinstance(encoder, nn.Sequential)
+    for name, module in encoder.named_children():
+        if isinstance(module, nn.ReLU):
+            setattr(encoder, name, nn.Tanh())
+
+
+@pytest.mark.parametrize(("central", "tolerance"), [(True, 0.005), (False, 0.05)])
+def test_product_is_the_hessian_of_the_unclipped_loss(central: bool, tolerance: float) -> None:
+    """Against an exact double backward in float64 through the same loss, for an LSTM of 128 in float32."""
+    settings = ["policy.hidden_size=128", "normalize.observations=false", "ppo.clip=0.1", "ppo.value_clip=0.1"]
+    learner = learner_for(*settings, "optimizer.newton_sub_batch=1", f"optimizer.newton_central={central}")
+    without_kinks(learner)
+    learn(learner)  # the policy is no longer the one that acted: clipping would matter
+    learner.optimizer_step = 0
+    exact = learner_for(*settings, "dtype=float64")
+    without_kinks(exact)
+    exact.policy.load_state_dict({name: x.double() for name, x in learner.policy.state_dict().items()})
+    calls: list[Any] = []
+    loss = ppo.ppo_loss
+
+    def noting_loss(*args: Any) -> Any:
+        calls.append(args)
+        return loss(*args)
+
+    with mock.patch.object(update, "ppo_loss", noting_loss):
+        (_, vector, product), *_ = products_of(learner)
+    _, _, batch, config, samples = calls[0]
+    assert math.isinf(config.clip)
+    assert config.value_clip is None
+    tensors = {name: x for name, x in vars(batch).items() if isinstance(x, Tensor) and x.dtype == torch.float32}
+    doubled = replace(batch, **{name: x.double() for name, x in tensors.items()})
+    parameters = list(exact.policy.parameters())
+    value, _ = ppo.ppo_loss(exact.policy, exact.observations, doubled, config, samples)
+    gradients = torch.autograd.grad(value, parameters, create_graph=True)
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    columns = torch.autograd.grad(flat @ vector.double(), parameters)
+    expected = torch.cat([column.flatten() for column in columns])
+    assert expected.norm() > 0
+    assert (product - expected).norm() / expected.norm() < tolerance
+
+
+def test_the_fused_lstm_stays_in_use_and_no_graph_of_a_gradient_is_made() -> None:
+    learner = learner_for("optimizer.newton_every=1")
+    fused, autograd = torch.lstm, torch.autograd.backward
+    calls = 0
+    graphs: list[Any] = []
+
+    def counting_lstm(*args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return fused(*args)
+
+    def noting_backward(*args: Any, **kwargs: Any) -> None:
+        graphs.append(kwargs.get("create_graph", args[3] if len(args) > 3 else False))
+        autograd(*args, **kwargs)
+
+    rollout = learner.collector.collect()
+    with (
+        mock.patch.object(torch, "lstm", counting_lstm),
+        mock.patch.object(torch.autograd, "backward", noting_backward),
+    ):
+        update.learn(learner, rollout)
+    assert len(graphs) == 3 * learner.optimizer_step
+    assert not any(graphs)
+    assert calls >= len(graphs)
+
+
+@pytest.mark.parametrize("raises", [0, 1, 2])
+def test_weights_and_generator_are_as_before(raises: int) -> None:
+    """Bit for bit, also where the first or the second gradient raises; weights that a sum would round included."""
+    layer = nn.Linear(40, 30)
+    with torch.no_grad():
+        layer.weight[0] *= 1e-20
+        layer.weight[1] *= 1e20
+    before, state = copy.deepcopy(layer.state_dict()), torch.get_rng_state()
+    newton = Newton(every=1, epsilon=3.45e-4, central=True, sub_batch=1)
+    seen: list[Tensor] = []
+
+    def gradient() -> Tensor:
+        seen.append(layer.weight.detach().clone())
+        if len(seen) == raises:
+            raise ArithmeticError
+        return torch.zeros(40 * 30 + 30)
+
+    if raises:
+        with pytest.raises(ArithmeticError):
+            finite_difference_product(list(layer.parameters()), gradient, newton, 7)
+    else:
+        finite_difference_product(list(layer.parameters()), gradient, newton, 7)
+    assert len(seen) == (raises or 2)
+    assert not torch.equal(seen[-1], before["weight"])
+    assert differences(dict(layer.state_dict()), dict(before)) == []
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+# --- several learners
+
+
+def products_on(world: World, config: TrainConfig, groups: int) -> tuple[list[tuple[int, Tensor, Tensor]], int]:
+    """The pairs of one update, and how many of the losses had environments of this learner's."""
+    learner = make_learner(config, world)
+    losses = 0
+    loss = ppo.ppo_loss
+
+    def counting_loss(policy: Any, normalizer: Any, batch: Any, ppo_config: Any, samples: int) -> Any:
+        nonlocal losses
+        if math.isinf(ppo_config.clip):
+            losses += 1
+            assert batch.done.shape[1] == groups
+        return loss(policy, normalizer, batch, ppo_config, samples)
+
+    with mock.patch.object(update, "ppo_loss", counting_loss):
+        pairs = products_of(learner)
+    return pairs, losses
+
+
+@pytest.mark.parametrize(("sub_batch", "groups", "shares"), [(8, 1, [1, 0]), (4, 2, [1, 1]), (3, 3, [2, 1])])
+def test_product_does_not_depend_on_the_number_of_learners(
+    worlds: dict[int, Learners], sub_batch: int, groups: int, shares: list[int]
+) -> None:
+    """The same environments, whoever owns them; a learner that owns none of them adds nothing. 8 groups of 4."""
+    config = config_for(f"optimizer.newton_sub_batch={sub_batch}", "optimizer.newton_every=100")
+    ((_, vector, product),), losses = products_on(World(0, 1, 0, 1, torch.device("cpu")), config, groups)
+    assert losses == 2
+    results = worlds[2].run(products_of_share, config, shares)
+    for ((_, other_vector, other_product),), other_losses, share in results:
+        assert other_losses == (2 if share else 0)
+        assert torch.equal(other_vector, vector)
+        assert (other_product - product).norm() / product.norm() < 2e-3
+    assert torch.equal(results[0][0][0][2], results[1][0][0][2])
+
+
+def products_of_share(
+    world: World, config: TrainConfig, shares: list[int]
+) -> tuple[list[tuple[int, Tensor, Tensor]], int, int]:
+    return *products_on(world, config, shares[world.rank]), shares[world.rank]
+
+
+def test_the_sub_batch_matters() -> None:
+    """Another part of the minibatch, another product of the same probe; an eighth is not all."""
+    (whole, part) = (products_of(learner_for(f"optimizer.newton_sub_batch={n}"))[0] for n in (1, 8))
+    assert torch.equal(whole[1], part[1])
+    assert not torch.allclose(whole[2], part[2], rtol=1e-3)
+
+
+# --- undoing and resuming
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_bad_product_undoes_the_whole_update(name: str) -> None:
+    """Of which the gradient itself is good. The next update is that of a learner which never met it."""
+    learner, twin = (learner_for(f"optimizer={name}", "optimizer.newton_every=3") for _ in range(2))
+    for each in (learner, twin):
+        learn(each)
+    rollouts = [each.collector.collect() for each in (learner, twin)]
+    before, optimizer_step = everything(learner), learner.optimizer_step
+    running = learner.returns.running.clone()
+    product = finite_difference_product
+
+    def bad_product(*args: Any) -> tuple[Tensor, Tensor]:
+        vector, hessian_vector = product(*args)
+        hessian_vector[5] = math.nan
+        return vector, hessian_vector
+
+    with mock.patch.object(update, "finite_difference_product", bad_product):
+        assert update.learn(learner, rollouts[0]).undone
+    assert differences(everything(learner), before) == []
+    assert not any("newton_pairs" in group for group in learner.optimizer.inner.param_groups)
+    learner.optimizer_step = optimizer_step
+    learner.returns.running.copy_(running)  # the environments have not moved on: the same rollout once more
+    for each, rollout in zip((learner, twin), rollouts, strict=True):
+        assert not update.learn(each, rollout).undone
+    assert differences(everything(learner), everything(twin)) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_run_resumes_between_two_products(name: str) -> None:
+    """From captured state, at a step where none is due, to the same bits."""
+    settings = [f"optimizer={name}", "optimizer.newton_every=3"]
+    whole, resumed = (learner_for(*settings) for _ in range(2))
+    learn(whole)
+    resumed.collector.collect()
+    assert whole.optimizer_step % 3 == 1
+    resumed.policy.load_state_dict(whole.policy.state_dict())
+    resumed.observations.load_state_dict(whole.observations.state_dict())
+    resumed.returns.load_state_dict(whole.returns.state_dict())
+    optimizers.restore(resumed.optimizer, optimizers.capture(whole.optimizer))
+    resumed.optimizer_step, resumed.iteration = whole.optimizer_step, whole.iteration
+    for _ in range(3):
+        rollout = whole.collector.collect()
+        for each in (whole, resumed):
+            update.learn(each, rollout)
+            each.iteration += 1
+    ours, theirs = (replicated_tensors(each) for each in (resumed, whole))
+    assert ours.keys() == theirs.keys()
+    assert [name for name in theirs if not torch.equal(ours[name], theirs[name])] == []
+
+
+def test_files_are_found() -> None:
+    assert Path(config_dir() / "optimizer" / "newton_psgd.yaml") in FILES
