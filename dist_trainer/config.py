@@ -188,6 +188,8 @@ def validate_train(config: TrainConfig, world_size: int) -> None:
     _at_least(config, "", 0, "seed", "check_every")
     _require(config.seed < 2**63, "seed", config.seed, "must be below 2**63")
     _require(config.checkpoint_minutes > 0, "checkpoint_minutes", config.checkpoint_minutes, "must be above 0")
+    # The run folder's config.yaml holds it too, and a ${...} there is a reference to another setting.
+    _require("${" not in (config.run_dir or ""), "run_dir", config.run_dir, "must not contain ${")
     _one_of("device", config.device, ("auto", "cpu", "cuda"))
     _one_of("dtype", config.dtype, ("float32", "float64"))
 

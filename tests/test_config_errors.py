@@ -13,8 +13,11 @@ from typing import Any, get_type_hints
 
 import pytest
 
+from dist_trainer import cli
 from dist_trainer.checkpoint_file import checkpoint_folder, list_checkpoints
 from dist_trainer.config import EvaluateConfig, TrainConfig
+from dist_trainer.errors import ConfigError
+from dist_trainer.target import make
 
 DEADLINE_S = 15.0  # generous: 0.3 to 3 s on an idle machine
 SMALL = [
@@ -104,11 +107,11 @@ def assert_refused(done: subprocess.CompletedProcess[str], field: str, *valid: s
     ids=lambda value: value[0] if isinstance(value, list) else None,
 )
 def test_mistake_in_a_setting(tmp_path: Path, settings: list[str], field: str, valid: list[str]) -> None:
-    """And nothing is left on disk."""
+    """And no run is left on disk."""
     run_dir = tmp_path / "run"
     where = [] if "resume" in settings[0] else [f"run_dir={run_dir}"]
     assert_refused(command("train", *settings, *where), field, *valid)
-    assert not run_dir.exists()
+    assert not list(run_dir.glob("*.yaml"))
 
 
 @pytest.mark.parametrize(
@@ -177,7 +180,7 @@ def test_damaged_checkpoints(finished_run: Path, tmp_path: Path, verb: str) -> N
     altered[-1000] ^= 1
     for content, what in ((whole[:-1000], "cut off"), (altered, "checksum"), (b"", "not a checkpoint")):
         file.write_bytes(content)
-        assert_refused(command(*wanted), "checkpoint", what)
+        assert_refused(command(*wanted), arguments[1], what)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +209,7 @@ def test_mistake_under_torchrun(tmp_path: Path, settings: list[str], field: str,
     assert len(ours) == 1, done.stderr
     assert ours[0].startswith(f"dist_trainer: {field}=")
     assert not re.search(r'File ".*/dist_trainer/', done.stderr), done.stderr
-    assert not (tmp_path / "run").exists()
+    assert not list((tmp_path / "run").glob("*.yaml"))
 
 
 def test_mistake_of_one_learner_alone_is_told(tmp_path: Path) -> None:
@@ -276,3 +279,126 @@ def test_job_text_shows_the_resolved_configuration() -> None:
     assert "  gamma: 0.9\n" in done.stdout
     for name in settings_of(TrainConfig):
         assert re.search(rf"^ *{name.rpartition('.')[2]}:", done.stdout, re.MULTILINE), f"{name} is not shown"
+
+
+def test_parameters_of_the_environment_come_from_its_declaration() -> None:
+    """Whether or not the yaml lists them; the resolved configuration lists them all."""
+    params = cli.plan_train(["env=breakout", "env.params.lives=3"], 1).config.env.params
+    assert params == {"lives": 3, "frame_skip": 4, "max_steps": 20_000}
+    assert cli.plan_train(["env.name=tmaze", "env.params.corridor=9"], 1).config.env.params == {"corridor": 9}
+    assert "    corridor: 20\n" in cli.job_text("train", ["env=tmaze"])
+
+
+TOO_MUCH = ["total_envs=1000000", "horizon=1000000", "ppo.minibatches=1"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["env=breakout", "env.params.live=3"], r"env\.params\.live=3: .*did you mean env\.params\.lives\?"),
+        (["env.params.max_steps=true"], r"env\.params\.max_steps=True: must be a number"),
+        (["run_dir="], "run_dir=: must not be empty"),
+        (["run_dir=a/${seed}"], "run_dir=.*must not contain"),
+        (["resume="], "resume=: must not be empty"),
+        (["policy.hidden_size=0"], r"policy\.hidden_size=0: must be at least 1"),
+        (["policy.encoder_layers=-1"], r"policy\.encoder_layers=-1: must be at least 1"),
+        (["optimizer.betas=[0.9]"], r"optimizer\.betas=.*the default is \[0\.9, 0\.99\]"),
+        (["optimizer.betas=[a,b]"], r"optimizer\.betas=.*the default is \[0\.9, 0\.99\]"),
+        (["optimizer.betas=0.9"], r"optimizer\.betas=.*the default is \[0\.9, 0\.99\]"),
+        (["optimizer.storage_dtype=int8"], r"optimizer\.storage_dtype=int8: .*bfloat16, float16, float32, float64"),
+        (["torch_threads=1025"], "torch_threads=1025: .*at most 1024"),
+        (["env_threads=100000"], "env_threads=100000: .*at most 1024"),
+        (["total_envs=99999999968"], "total_envs=99999999968: must be at most 2147483647"),
+        (["horizon=1000000000"], "horizon=1000000000: with total_envs=1024 .*GiB; this machine has .*GiB"),
+        (["normalize.warmup_steps=1000000000"], r"normalize\.warmup_steps=1000000000: with total_envs=1024 .*GiB"),
+        (TOO_MUCH, "horizon=1000000: with total_envs=1000000 .*GiB"),
+        (["env@x=tmaze"], "SETTING=VALUE"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_mistake_before_torch_is_imported(settings: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        cli.plan_train(settings, 1)
+
+
+@pytest.mark.parametrize("name", ["läufe", "a=b", "(a), [b] {c}", "$HOME", "a b", "null", "#1"])
+def test_paths_are_taken_literally(finished_run: Path, tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    assert cli.plan_train([f"run_dir={path}"], 1).config.run_dir == str(path)
+    path.symlink_to(finished_run)
+    assert cli.plan_train([f"resume={path}"], 1).config.run_dir == str(path)
+    assert cli.plan_evaluate([f"checkpoint={path}", f"json={path}.json"])[0].json == f"{path}.json"
+
+
+@pytest.mark.parametrize("arguments", [["--cfg", "job", "ppo.gamma=0.9"], ["ppo.gamma=0.9", "--cfg=job"]])
+def test_job_text_in_any_position(arguments: list[str]) -> None:
+    done = command("train", *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "  gamma: 0.9\n" in done.stdout
+
+
+def test_job_text_of_what_cannot_run(finished_run: Path) -> None:
+    assert_refused(command("train", "ppo.gamma=2", "--cfg", "job"), "ppo.gamma", "from 0 to 1")
+    assert_refused(command("train", "--cfg", "hydra"), "--cfg", "must be job")
+    assert "episodes: 7\n" in cli.job_text("evaluate", [f"checkpoint={finished_run}", "episodes=7"])
+
+
+def test_constructor_that_fails_is_one_line() -> None:
+    """Whatever it raises."""
+    with pytest.raises(ConfigError, match=r"policy=fractions\.Fraction: does not take the settings of policy\.\*"):
+        make("policy", "fractions.Fraction", 1, 0)  # ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *("optimizer.weight_decay=0.1", "optimizer=adamw", "normalize.clip=5.0", "normalize.returns=false"),
+        *("ppo.minibatches=2", "env.params.max_steps=9", "run_dir=elsewhere", "ppo={gamma: 0.9}"),
+    ],
+)
+def test_resume_refuses_what_would_not_take_effect(finished_run: Path, setting: str) -> None:
+    with pytest.raises(ConfigError, match=r"cannot change when a run is resumed.*total_env_steps.*optimizer\.lr"):
+        cli.plan_train([f"resume={finished_run}", setting], 1)
+
+
+def test_resume_with_what_may_change(finished_run: Path) -> None:
+    resume = f"resume={finished_run}"
+    changes = ["optimizer.lr=1", "ppo.gamma=0.9", "schedule.kind=linear", "total_env_steps=512", "log_every=3"]
+    config = cli.plan_train([resume, *changes], 1).config
+    assert (config.optimizer["lr"], config.ppo.gamma, config.schedule.kind) == (1, 0.9, "linear")
+    assert (config.total_env_steps, config.log_every, config.run_dir) == (512, 3, str(finished_run))
+    with pytest.raises(ConfigError, match=r"optimizer\.lr=fast: must be a number"):
+        cli.plan_train([resume, "optimizer.lr=fast"], 1)
+
+
+def test_evaluate_refuses_where_it_could_not_write(finished_run: Path, tmp_path: Path) -> None:
+    for file in (tmp_path / "none" / "score.json", Path("/proc/score.json"), tmp_path):
+        with pytest.raises(ConfigError, match=f"json={re.escape(str(file))}: cannot be written"):
+            cli.plan_evaluate([f"checkpoint={finished_run}", f"json={file}"])
+    cli.plan_evaluate([f"checkpoint={finished_run}", f"json={tmp_path / 'score.json'}"])
+    assert not (tmp_path / "score.json").exists()
+
+
+def test_evaluate_under_a_launcher_plays_once(finished_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    done = command("evaluate", f"checkpoint={finished_run}")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_evaluate_tells_unfinished_from_below(finished_run: Path) -> None:
+    settings = [f"checkpoint={finished_run}", "episodes=2", "max_steps=1", "torch_threads=1", "env_threads=1"]
+    done = command("evaluate", *settings, "require_mean_return=-1", deadline_s=60)
+    assert done.returncode == 1
+    assert "counts only if every environment finishes" in done.stdout
+    assert "below" not in done.stdout
+
+
+def test_train_help_of_a_choice() -> None:
+    done = command("train", "--help", "env=breakout", "optimizer=soap")
+    assert (done.returncode, done.stderr) == (0, "")
+    for words in (
+        "params.lives: 5",
+        "shampoo_beta",
+        "precond_schedule.kind          constant | linear | cosine (default: c",
+    ):
+        assert words in done.stdout
