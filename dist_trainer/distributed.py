@@ -111,22 +111,24 @@ class LearnersDiffer(RuntimeError):
 def check_identical(world: World, tensors: Mapping[str, Tensor]) -> None:
     """Compares a checksum of every tensor over all learners; one small all-gather.
 
-    Raises LearnersDiffer that names the first tensor that differs and the ranks that disagree with the majority.
+    Raises LearnersDiffer that names the first tensor that differs and the ranks that disagree with the majority: all
+    ranks where there is none, as between two learners.
     """
     if world.size == 1:
         return
     sums = torch.stack([_checksum(tensor).to(world.device) for tensor in tensors.values()])  # (K,) int64
     everyone = world.all_gather(sums).cpu()  # (W, K)
-    majority = everyone.mode(dim=0).values
-    different = everyone != majority  # (W, K)
+    different = everyone != everyone.mode(dim=0).values  # (W, K)
     if different.any():
         first = int(different.any(dim=0).nonzero()[0])
-        ranks = different[:, first].nonzero().flatten().tolist()
+        minority = different[:, first].nonzero().flatten().tolist()
+        no_majority = 2 * len(minority) >= world.size
+        ranks = list(range(world.size)) if no_majority else minority
         name = list(tensors)[first]
         count = int(different.any(dim=0).sum())
         raise LearnersDiffer(
             f"learners hold different values of {name} ({count} of {len(tensors)} tensors differ); "
-            f"not as the majority: ranks {ranks}"
+            f"not as the majority{' (there is none)' if no_majority else ''}: ranks {ranks}"
         )
 
 

@@ -124,10 +124,12 @@ class Heartbeat:
         warned = False
         while not self._stopped.is_set():
             idle_s = time.monotonic() - self._collective_at
-            with contextlib.suppress(Exception):  # of a store that is gone; the collectives notice, too
+            try:
                 self._post(self._beat, self._doing())
                 if self._watching.is_set() or idle_s > 2 * BEAT_S:
                     self._look()
+            except Exception:  # the store is gone, and does not come back
+                return
             if self._warn_after_s is not None and idle_s > self._warn_after_s and not warned:
                 warned = True
                 line = f"dist_trainer: learner {self.rank} {self._doing()}, for {idle_s:.0f} s; "
@@ -165,7 +167,7 @@ class Heartbeat:
             if module.startswith("dist_trainer.") and module not in UNSEEN_MODULES:
                 places.append(f"{module.removeprefix('dist_trainer.')}.{frame.f_code.co_qualname}")
             frame = frame.f_back
-        place = " > ".join(reversed(places)) or "no function of dist_trainer"
+        place = " > ".join(reversed(places)) or "its start or its end"
         if self.waiting:
             return f"waited for the others in {place}, collective {self.collectives}"
         return f"was in {place}, after {self.collectives} collectives"
