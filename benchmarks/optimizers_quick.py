@@ -2,8 +2,8 @@
 
     python -m benchmarks.optimizers_quick [--seeds 5] [--steps 1.5e6] [--folder runs/optimizers_quick] [OPTIMIZER ...]
 
-One learner on one thread per run, as many runs at a time as there are cores. Runs that are in the folder already are not
-repeated. Prints a Markdown table; exit status 1 if a run did not solve its environment.
+One learner on one thread per run, as many runs at a time as there are cores. Runs that are in the folder already are
+not repeated. Prints a Markdown table; exit status 1 if a run did not solve its environment.
 """
 
 from __future__ import annotations
