@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -30,7 +30,9 @@ from tests.test_update import differences, everything
 
 FILES = sorted((config_dir() / "optimizer").glob("newton_*.yaml"))
 NAMES = [path.stem for path in FILES]
+NEWTON_PSGD = config_dir() / "optimizer" / "newton_psgd.yaml"
 MINIBATCHES = 4
+FACTOR = re.compile("_(Q|U|V|d)_[0-9]")  # of a preconditioner, in the name of a tensor of heavyball's state
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def worlds() -> Iterator[dict[int, Learners]]:
 def config_for(*overrides: str) -> TrainConfig:
     sizes = ["total_envs=32", "horizon=12", f"ppo.minibatches={MINIBATCHES}", "policy.hidden_size=16", "policy=lstm"]
     settings = ["env=probe_discrete", "env.params.episode_steps=5", "torch_threads=1", "env_threads=1", "device=cpu"]
-    return compose_train([*sizes, *settings, f"optimizer={NAMES[0]}", *overrides])[0]
+    return compose_train([*sizes, *settings, "optimizer=newton_psgd", *overrides])[0]
 
 
 def learner_for(*overrides: str) -> Learner:
@@ -107,17 +109,13 @@ class Watch:
         self.learner = learner
         self.gradients: list[int] = []  # the optimizer step of each
         self.pairs: list[tuple[int, Tensor, Tensor]] = []
-        self.fits: list[tuple[int, Tensor, Tensor]] = []  # vector, Hessian-vector product
+        self.fits: list[tuple[int, Tensor, Tensor]] = []  # the same, flat, as a preconditioner's fit got them
         self.factors: list[dict[str, Tensor]] = []  # after each step
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        product, hand_over, fit, step = (
-            finite_difference_product,
-            Newton.hand_over,
-            utils.psgd_update_precond,
-            optimizers.step,
-        )
+        product, hand_over, step = finite_difference_product, Newton.hand_over, optimizers.step
+        fit_kron, fit_low_rank = utils.psgd_update_precond, utils.update_lra_precond_
 
         def counting_product(parameters: Any, gradient: Callable[[], Tensor], *args: Any) -> Any:
             def counted() -> Tensor:
@@ -130,19 +128,24 @@ class Watch:
             self.pairs.append((self.learner.optimizer_step, vector.clone(), hessian_vector.clone()))
             hand_over(newton, inner, vector, hessian_vector)
 
-        def noting_fit(hessian_vector: Tensor, *args: Any) -> None:
-            self.fits.append((self.learner.optimizer_step, args[4].clone(), hessian_vector.clone()))
-            fit(hessian_vector, *args)
+        def noting_kron(*args: Any) -> None:
+            self.fits.append((self.learner.optimizer_step, args[5].flatten().clone(), args[0].flatten().clone()))
+            fit_kron(*args)
+
+        def noting_low_rank(*args: Any) -> Any:
+            self.fits.append((self.learner.optimizer_step, args[3].flatten().clone(), args[4].flatten().clone()))
+            return fit_low_rank(*args)
 
         def noting_step(*args: Any, **kwargs: Any) -> None:
             step(*args, **kwargs)
             tensors = optimizers.named_tensors(self.learner.optimizer, self.learner.policy)
-            self.factors.append({name: x.clone() for name, x in tensors.items() if "_Q_" in name})
+            self.factors.append({name: x.clone() for name, x in tensors.items() if FACTOR.search(name)})
 
         with (
             mock.patch.object(update, "finite_difference_product", counting_product),
             mock.patch.object(Newton, "hand_over", noting_hand_over),
-            mock.patch.object(utils, "psgd_update_precond", noting_fit),
+            mock.patch.object(utils, "psgd_update_precond", noting_kron),
+            mock.patch.object(utils, "update_lra_precond_", noting_low_rank),
             mock.patch.object(optimizers, "step", noting_step),
         ):
             yield
@@ -168,24 +171,26 @@ def test_every_product_is_used_once_by_the_fit_it_was_made_for(name: str, centra
     assert watch.gradients == [step for step in due for _ in range(2)]
     assert [step for step, *_ in watch.pairs] == due
     assert newton.fits == len(due) * len(sizes)
-    assert [step for step, *_ in watch.fits] == [step for step in due for _ in sizes]
-    fits = iter(watch.fits)
-    for _, vector, product in watch.pairs:
-        for one, other in zip(vector.split(sizes), product.split(sizes), strict=True):
-            _, fitted_vector, fitted_product = next(fits)
-            assert torch.equal(fitted_vector.flatten(), one)
-            assert torch.equal(fitted_product.flatten(), other)
+    low_rank = "rank" in learner.config.optimizer  # one preconditioner for all weights
+    assert [step for step, *_ in watch.fits] == [step for step in due for _ in ([1] if low_rank else sizes)]
+    for due_step, vector, product in watch.pairs:
+        fits = [fit for step, *fit in watch.fits if step == due_step]
+        assert torch.equal(torch.cat([fit[0] for fit in fits]), vector)
+        assert torch.equal(torch.cat([fit[1] for fit in fits]), product)
     for step in range(1, steps):
         before, after = watch.factors[step - 1], watch.factors[step]
-        assert len(before) >= len(sizes)
+        assert len(before) >= (2 if low_rank else len(sizes))
         changed = [key for key in after if not torch.equal(before[key], after[key])]
-        assert changed == (list(after) if step in due else []), f"step {step}"
+        if low_rank:  # of U and V only one is fitted at a time
+            assert bool(changed) == (step in due), f"step {step}"
+        else:
+            assert changed == (list(after) if step in due else []), f"step {step}"
 
 
 def test_newton_for_an_optimizer_that_takes_no_pairs_is_refused() -> None:
     for name in ("psgd_pro", "qsgd", "adamw", "muon", "sgd"):
         config = yaml.safe_load((config_dir() / "optimizer" / f"{name}.yaml").read_text())
-        settings = {key: value for key, value in yaml.safe_load(FILES[0].read_text()).items() if "newton" in key}
+        settings = {key: value for key, value in yaml.safe_load(NEWTON_PSGD.read_text()).items() if "newton" in key}
         with pytest.raises(ConfigError, match=r"takes no newton_\* settings; valid with them: heavyball.PSGDKron"):
             optimizers.make_optimizer(config | settings, nn.Linear(3, 2))
 
@@ -201,7 +206,7 @@ def test_newton_for_an_optimizer_that_takes_no_pairs_is_refused() -> None:
     ],
 )
 def test_newton_settings_that_cannot_work_are_refused(setting: str, value: Any, message: str) -> None:
-    config = yaml.safe_load(FILES[0].read_text()) | {setting: value}
+    config = yaml.safe_load(NEWTON_PSGD.read_text()) | {setting: value}
     with pytest.raises(ConfigError, match=message):
         optimizers.make_optimizer(config, nn.Linear(3, 2))
 
@@ -433,4 +438,4 @@ def test_a_run_resumes_between_two_products(name: str) -> None:
 
 
 def test_files_are_found() -> None:
-    assert Path(config_dir() / "optimizer" / "newton_psgd.yaml") in FILES
+    assert NEWTON_PSGD in FILES

@@ -69,7 +69,7 @@ def make_optimizer(config: dict[str, Any], policy: nn.Module) -> Optimizer:
     newton_settings = {name: settings.pop(name) for name in list(settings) if name.startswith("newton_")}
     newton = Newton.from_settings(newton_settings) if newton_settings else None
     parameters: list[Any] = list(policy.parameters())
-    if newton and "rank" not in settings:
+    if newton and "rank" not in config:
         # heavyball stacks equally shaped parameters of a group, and a pair must find its own. A low-rank preconditioner
         # is one for all weights, and takes them as they are.
         parameters = [{"params": [parameter]} for parameter in parameters]
