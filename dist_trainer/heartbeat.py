@@ -89,7 +89,7 @@ class Heartbeat:
         first_look = self._looks_begun + 1  # what it finds may have been written before
         self._watching.set()
         self._wake.set()
-        while time.monotonic() < asked + GIVE_UP_S:
+        while self._thread.is_alive() and time.monotonic() < asked + GIVE_UP_S:
             if self._looks_done >= first_look and all(
                 self._alive(rank, first_look) is not None for rank in self._others
             ):
