@@ -34,7 +34,7 @@ for _message in (
 ):
     warnings.filterwarnings("ignore", message=_message, category=UserWarning)
 
-NOT_COMPARED = ("Q_cache",)  # heavyball may leave it uninitialized
+NOT_COMPARED = "Q_cache"  # in a name: heavyball may leave it uninitialized
 _SET = "__set__"
 
 
@@ -150,7 +150,7 @@ def named_tensors(optimizer: Optimizer, policy: nn.Module) -> dict[str, Tensor]:
             tensors[name] = value
         elif isinstance(value, dict):
             for key, item in value.items():
-                if key not in NOT_COMPARED:
+                if NOT_COMPARED not in str(key):
                     walk(f"{name}/{key}", item)
         elif isinstance(value, list | tuple):
             for index, item in enumerate(value):
