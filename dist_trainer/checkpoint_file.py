@@ -77,12 +77,13 @@ def read_checkpoint(path: Path) -> bytes:
 
 
 def find_checkpoint(where: str, field: str) -> Path:
-    """The file itself, or the newest checkpoint of a run folder.
+    """The file itself, or the newest checkpoint of a run folder; intact.
 
     Raises ConfigError that says what is missing, or damaged and which one is older.
     """
     path = Path(where)
     if path.is_file():
+        read_checkpoint(path)
         return path
     if not path.is_dir():
         raise ConfigError(field, where, "no such run folder or checkpoint file")

@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from dist_trainer.checkpoint_file import find_checkpoint, read_checkpoint
+from dist_trainer.checkpoint_file import find_checkpoint
 from dist_trainer.config import (
     LARGEST_INT32,
     EvaluateConfig,
@@ -212,7 +212,6 @@ def plan_train(arguments: Sequence[str], world_size: int) -> TrainPlan:
 
 def _plan_resume(resume: str, settings: Sequence[Setting]) -> tuple[TrainConfig, Path]:
     checkpoint = find_checkpoint(resume, "resume")
-    read_checkpoint(checkpoint)  # damaged files are refused now
     run_dir = checkpoint.parent.parent if Path(resume).is_file() else Path(resume)
     base = OmegaConf.structured(load_train_config(run_dir))
     for setting in settings:
@@ -254,7 +253,6 @@ def plan_evaluate(arguments: Sequence[str]) -> tuple[EvaluateConfig, TrainConfig
     config: EvaluateConfig = _apply(OmegaConf.structured(EvaluateConfig), _parse(arguments))
     validate_evaluate(config)
     checkpoint = find_checkpoint(config.checkpoint, "checkpoint")
-    read_checkpoint(checkpoint)
     if config.json:
         _check_writable("json", Path(config.json))
     return config, load_train_config(checkpoint.parent.parent), checkpoint

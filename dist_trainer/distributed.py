@@ -140,11 +140,6 @@ def _checksum(tensor: Tensor) -> Tensor:
     return (words * weights).sum()
 
 
-def world_size_from_environment() -> int:
-    """The number of learners that the launcher (torchrun) announces; 1 without a launcher."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
 def share_of_cores(local_size: int) -> int:
     """The processor cores that one of the learners on this machine may use, by its CPU affinity."""
     return max(1, len(os.sched_getaffinity(0)) // local_size)
@@ -155,7 +150,7 @@ def connect(device: str, timeout_s: float) -> World:
 
     Raises ConfigError if there are fewer GPUs than learners on this machine.
     """
-    rank, size = int(os.environ.get("RANK", "0")), world_size_from_environment()
+    rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     local_rank, local_size = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     on_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     if on_cuda and local_rank >= torch.cuda.device_count():

@@ -58,8 +58,12 @@ def learn(learner: Learner, rollout: Rollout) -> Update:
     before = Backup(learner)
     learner.returns.update(rollout.rewards, rollout.done, world)
     rewards = learner.returns(rollout.rewards)
-    advantages, targets = estimate_advantages(config.ppo, rollout, rewards, log_ratio=None)
-    scaled = normalize_globally(advantages, world) if config.ppo.normalize_advantages else advantages
+
+    def estimate(log_ratio: Tensor | None) -> tuple[Tensor, Tensor]:
+        advantages, targets = estimate_advantages(config.ppo, rollout, rewards, log_ratio)
+        return normalize_globally(advantages, world) if config.ppo.normalize_advantages else advantages, targets
+
+    scaled, targets = estimate(log_ratio=None)
     lr = config.optimizer["lr"] * schedule_factor(config.schedule, learner.progress)
     precond_factor = schedule_factor(config.precond_schedule, learner.progress)
     global_samples = config.horizon_env_steps * learner.pool.spec.num_agents // config.ppo.minibatches
@@ -69,9 +73,7 @@ def learn(learner: Learner, rollout: Rollout) -> Update:
 
     for epoch in range(config.ppo.update_epochs):
         if epoch > 0 and config.ppo.advantage == "vtrace":
-            log_ratio = rollout_log_ratio(learner, rollout)
-            advantages, targets = estimate_advantages(config.ppo, rollout, rewards, log_ratio)
-            scaled = normalize_globally(advantages, world) if config.ppo.normalize_advantages else advantages
+            scaled, targets = estimate(rollout_log_ratio(learner, rollout))
         rows = my_minibatch_rows(learner, epoch)  # (M, S)
         max_done = rollout.done_counts[rows.numpy()].max(1).tolist()  # (M,)
         epoch_sums = torch.zeros_like(sums)
