@@ -97,12 +97,19 @@ def _check_key(defaults: Any, setting: Setting) -> None:
 def _check_types(group: str, values: dict[str, Any], defaults: dict[str, Any]) -> None:
     """Groups with a _target_ have no dataclass: a value must be of the type of its default in the yaml."""
     for name, default in defaults.items():
-        if group == "optimizer" and values[name] is None:
+        value, field = values[name], f"{group}.{name}"
+        if group.startswith("optimizer") and value is None:
             continue  # left out: the optimizer's own default
-        if not _like(values[name], default, any_length=group == "policy"):
+        if isinstance(default, dict):
+            if not isinstance(value, dict):
+                raise ConfigError(
+                    field, value, f"has settings of its own: {', '.join(f'{field}.{key}' for key in default)}"
+                )
+            _check_types(field, value, default)
+        elif not _like(value, default, any_length=group != "optimizer"):
             wanted = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a word"}
             kind = wanted.get(type(default).__name__, f"a {type(default).__name__} like the default")
-            raise ConfigError(f"{group}.{name}", values[name], f"must be {kind}; the default is {default}")
+            raise ConfigError(field, value, f"must be {kind}; the default is {default}")
 
 
 def _like(value: Any, default: Any, any_length: bool) -> bool:

@@ -7,6 +7,7 @@ Nothing here imports torch: a bad configuration is refused within a second, befo
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -16,6 +17,7 @@ from dist_trainer.errors import ConfigError, choices
 LARGEST_INT32 = 2**31 - 1  # the C++ pool counts environments and rows in int32
 MOST_THREADS = 1024
 MOST_EPISODES = 1_000_000
+LSTM_BLOCKS = ("whole", "gates")
 STORAGE_DTYPES = ("float32", "float64", "bfloat16", "float16")  # of settings of policies and optimizers
 
 # All that `resume=` allows to change: what takes effect and leaves the run the same one. The rest is in the checkpoint.
@@ -173,6 +175,37 @@ def _validate_group(name: str, settings: dict[str, Any]) -> None:
         _require(not isinstance(value, int) or value >= 1, f"{name}.{key}", value, "must be at least 1")
 
 
+def _validate_optimizer(settings: dict[str, Any], name: str = "optimizer") -> None:
+    """Ranges of the settings that optimizers share; the rest is for the optimizer itself to refuse."""
+
+    def check(key: str, ok: Callable[[float], bool], valid: str) -> None:
+        value = settings.get(key)
+        for number in value if isinstance(value, list) else [value]:
+            good = number is None or (isinstance(number, int | float) and math.isfinite(number) and ok(number))
+            _require(good, f"{name}.{key}", value, valid)
+
+    for key in ("betas", "beta", "shampoo_beta", "lower_bound_beta"):
+        check(key, lambda x: 0 <= x < 1, "must be at least 0 and below 1")
+    for key in ("lr", "lr_scale", "eps", "weight_decay", "precond_lr", "dampening", "mars_gamma"):
+        check(key, lambda x: x >= 0, "must be a number of at least 0")
+    for key in ("max_size_triangular", "max_precond_dim"):
+        check(key, lambda x: x >= 0, "must be at least 0")
+    for key in ("rank", "precondition_frequency"):
+        check(key, lambda x: x >= 1, "must be at least 1")
+    check("precond_init_scale", lambda x: x > 0, "must be above 0")
+    if settings.get("lstm_blocks") is not None:
+        _one_of(f"{name}.lstm_blocks", settings["lstm_blocks"], LSTM_BLOCKS)
+    probability = settings.get("preconditioner_update_probability") or {}
+    for key, value in probability.items():
+        field = f"{name}.preconditioner_update_probability.{key}"
+        if key == "hold":
+            _require(value is not None and value >= 0, field, value, "must be at least 0")
+        else:
+            _require(value is not None and 0 <= value <= 1, field, value, "must be from 0 to 1")
+    for key, group in (settings.get("groups") or {}).items():
+        _validate_optimizer(group or {}, f"{name}.groups.{key}")
+
+
 def check_resumable(name: str, value: object) -> None:
     """Raises ConfigError if this setting belongs to what makes a run the one that it is."""
     if name == NOT_RESUMABLE or not any(fnmatchcase(name, pattern) for pattern in RESUMABLE):
@@ -209,9 +242,9 @@ def validate_train(config: TrainConfig, world_size: int) -> None:
     _require(config.normalize.clip > 0, "normalize.clip", config.normalize.clip, "must be above 0")
     _validate_group("policy", config.policy)
     _validate_group("optimizer", config.optimizer)
+    _validate_optimizer(config.optimizer)
     lr = config.optimizer.get("lr")
-    is_rate = isinstance(lr, int | float) and math.isfinite(lr) and lr >= 0
-    _require(is_rate, "optimizer.lr", lr, "must be a number of at least 0")
+    _require(lr is not None, "optimizer.lr", lr, "must be a number of at least 0")
 
     # Every learner owns whole groups of `minibatches` environments, so that the minibatches are the same for every
     # number of learners (see ARCHITECTURE.md, "Minibatches").

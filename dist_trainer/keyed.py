@@ -18,14 +18,22 @@ def keyed_seed(seed: int, *path: str | int) -> int:
 @contextmanager
 def keyed_generators(seed: int, device: torch.device) -> Iterator[None]:
     """Inside, torch's default generators start from `seed`; afterwards they go on as if nothing had been drawn."""
-    generators = [torch.default_generator]
-    if device.type == "cuda":
-        generators.append(torch.cuda.default_generators[device.index])
+    generators = _generators(device)
     saved = [generator.get_state() for generator in generators]
-    for generator in generators:
-        generator.manual_seed(seed)
+    seed_generators(seed, device)
     try:
         yield
     finally:
         for generator, state in zip(generators, saved, strict=True):
             generator.set_state(state)
+
+
+def seed_generators(seed: int, device: torch.device) -> None:
+    """Starts torch's default generators from `seed`; to be called inside keyed_generators."""
+    for generator in _generators(device):
+        generator.manual_seed(seed)
+
+
+def _generators(device: torch.device) -> list[torch.Generator]:
+    on_device = [torch.cuda.default_generators[device.index]] if device.type == "cuda" else []
+    return [torch.default_generator, *on_device]

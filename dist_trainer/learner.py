@@ -130,4 +130,4 @@ def replicated_tensors(learner: Learner) -> dict[str, Tensor]:
     """Everything that must have the same bits on every learner, by name."""
     modules = {"policy": learner.policy, "observations": learner.observations, "returns": learner.returns.moments}
     tensors = {f"{part}.{name}": x for part, module in modules.items() for name, x in module.state_dict().items()}
-    return tensors | optimizers.named_tensors(learner.optimizer, learner.policy)
+    return tensors | optimizers.named_tensors(learner.optimizer)

@@ -83,10 +83,11 @@ def learn(learner: Learner, rollout: Rollout) -> Update:
             learner.gradients.zero()
             loss, batch_sums = ppo_loss(learner.policy, learner.observations, batch, config.ppo, global_samples)
             loss.backward()
-            optimizers.correct_gradient_(learner.optimizer, learner.gradients.reduce(world))
+            gradient = learner.gradients.reduce(world)
+            optimizers.correct_gradient_(learner.optimizer, gradient)
             norm = learner.gradients.clip(config.ppo.max_grad_norm)
             key = {"seed": config.seed, "optimizer_step": learner.optimizer_step}
-            optimizers.step(learner.optimizer, lr=lr, precond_factor=precond_factor, **key)
+            optimizers.step(learner.optimizer, gradient, lr=lr, precond_factor=precond_factor, **key)
             learner.optimizer_step += 1
             optimizer_steps += 1
             epoch_sums += batch_sums
@@ -140,8 +141,9 @@ def hand_over_curvature(
         return learner.gradients.flat
 
     seed = keyed_seed(config.seed, "newton", learner.optimizer_step)
-    vector, product = finite_difference_product(list(learner.policy.parameters()), gradient, newton, seed)
-    newton.hand_over(learner.optimizer.inner, vector, world.sum_(product))
+    weights = [parameter for parameter in learner.policy.parameters() if parameter.requires_grad]
+    vector, product = finite_difference_product(weights, gradient, newton, seed)
+    newton.hand_over(learner.optimizer.units, vector, world.sum_(product))
     return torch.linalg.vector_norm(product)
 
 

@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Any
 from unittest import mock
 
-import heavyball
 import pytest
 import torch
 import yaml
@@ -24,6 +23,7 @@ from dist_trainer.config import TrainConfig
 from dist_trainer.distributed import World, connect
 from dist_trainer.errors import ConfigError
 from dist_trainer.learner import Learner, make_learner, replicated_tensors
+from dist_trainer.optimizers import newton
 from dist_trainer.optimizers.newton import Newton, finite_difference_product
 from tests.learners import Learners, learners_of_sizes
 from tests.test_update import differences, everything
@@ -65,26 +65,31 @@ def spd(size: int, condition: float, generator: torch.Generator) -> Tensor:
     return basis @ torch.diag(torch.logspace(0, -math.log10(condition), size)) @ basis.T
 
 
-def preconditioned_eigenvalues(newton: Newton | None, fits: int) -> Tensor:
+def preconditioned_eigenvalues(newton: bool, fits: int) -> Tensor:
     """Of P H after so many steps of PSGDKron; H = A (x) B has condition 1e4."""
     generator = torch.Generator().manual_seed(0)
     left, right = spd(10, 100.0, generator), spd(12, 100.0, generator)
-    weight = nn.Parameter(torch.randn(10, 12, generator=generator))
-    power = 1.0 if newton else None
-    inner = heavyball.PSGDKron([weight], lr=0.01, precond_init_scale_power=power, preconditioner_update_probability=1.0)
+    layer = nn.Linear(12, 10, bias=False)
+    weight = layer.weight
+    nn.init.normal_(weight, generator=generator)
+    config = {"_target_": "heavyball.PSGDKron", "lr": 0.01, "preconditioner_update_probability": 1.0}
     if newton:
-        newton.attach(inner)
-    wrapped = optimizers.Optimizer(inner, None, False, newton, None)
+        settings = {"newton_every": 1, "newton_epsilon": 3.45e-4, "newton_central": True, "newton_sub_batch": 1}
+        config |= {"precond_init_scale_power": 1.0} | settings
+    optimizer = optimizers.make_optimizer(config, layer)
 
     def gradient() -> Tensor:
         return (left @ weight.detach() @ right).flatten()
 
     for step in range(fits):
-        weight.grad = gradient().view_as(weight).clone()
-        if newton:
-            newton.hand_over(inner, *finite_difference_product([weight], gradient, newton, step))
-        optimizers.step(wrapped, lr=0.01, seed=0, optimizer_step=step)
-    ((_, views),) = inner.state.items()
+        flat = gradient()
+        if optimizer.newton:
+            pair = finite_difference_product([layer.weight], gradient, optimizer.newton, step)
+            optimizer.newton.hand_over(optimizer.units, *pair)
+        optimizers.step(optimizer, flat, lr=0.01, seed=0, optimizer_step=step)
+    if optimizer.newton:
+        assert optimizer.newton.fits == fits
+    ((_, views),) = optimizer.units[0].inner.state.items()
     (factors,) = [value for view in views.values() for name, value in view.items() if "_Q_" in name and value]
     first, second = (q[0].T @ q[0] for q in utils.line_to_triu(factors))
     return torch.linalg.eigvals(torch.kron(first, second) @ torch.kron(left, right)).real
@@ -92,11 +97,8 @@ def preconditioned_eigenvalues(newton: Newton | None, fits: int) -> Tensor:
 
 def test_preconditioner_becomes_the_inverse_hessian() -> None:
     """P H has eigenvalues near 1. The stock optimizer fits P to the gradients, which vanish, and P grows with it."""
-    newton = Newton(every=1, epsilon=3.45e-4, central=True, sub_batch=1)
-    eigenvalues = preconditioned_eigenvalues(newton, 800)
-    assert newton.fits == 800
-    assert 0.5 < eigenvalues.median() < 2
-    assert preconditioned_eigenvalues(None, 800).median() > 100
+    assert 0.5 < preconditioned_eigenvalues(True, 800).median() < 2
+    assert preconditioned_eigenvalues(False, 800).median() > 100
 
 
 # --- how often, and with what
@@ -124,9 +126,9 @@ class Watch:
 
             return product(parameters, counted, *args)
 
-        def noting_hand_over(newton: Newton, inner: Any, vector: Tensor, hessian_vector: Tensor) -> None:
+        def noting_hand_over(newton: Newton, units: Any, vector: Tensor, hessian_vector: Tensor) -> None:
             self.pairs.append((self.learner.optimizer_step, vector.clone(), hessian_vector.clone()))
-            hand_over(newton, inner, vector, hessian_vector)
+            hand_over(newton, units, vector, hessian_vector)
 
         def noting_kron(*args: Any) -> None:
             self.fits.append((self.learner.optimizer_step, args[5].flatten().clone(), args[0].flatten().clone()))
@@ -138,7 +140,7 @@ class Watch:
 
         def noting_step(*args: Any, **kwargs: Any) -> None:
             step(*args, **kwargs)
-            tensors = optimizers.named_tensors(self.learner.optimizer, self.learner.policy)
+            tensors = optimizers.named_tensors(self.learner.optimizer)
             self.factors.append({name: x.clone() for name, x in tensors.items() if FACTOR.search(name)})
 
         with (
@@ -164,7 +166,7 @@ def test_every_product_is_used_once_by_the_fit_it_was_made_for(name: str, centra
             assert not learn(learner).undone
     steps = updates * 2 * MINIBATCHES
     due = list(range(0, steps, 3))
-    sizes = [p.numel() for p in learner.policy.parameters()]
+    sizes = [weight.numel() for unit in learner.optimizer.units for weight in unit.weights]
     newton = learner.optimizer.newton
     assert newton is not None
     assert learner.optimizer_step == steps
@@ -214,14 +216,13 @@ def test_newton_settings_that_cannot_work_are_refused(setting: str, value: Any, 
 def test_a_pair_that_is_not_used_is_an_error() -> None:
     """An optimizer that fits to something else, the pair being ignored, does not go unnoticed; nothing is left over."""
     layer = nn.Linear(3, 2)
-    inner = heavyball.PSGDPRO([{"params": [p]} for p in layer.parameters()], precond_init_scale=1.0)
-    newton = Newton(every=1, epsilon=1e-3, central=True, sub_batch=1)
-    for parameter in layer.parameters():
-        parameter.grad = torch.ones_like(parameter)
-    newton.hand_over(inner, torch.ones(8), torch.ones(8))
-    with pytest.raises(RuntimeError, match="2 Newton pairs were not used by PSGDPRO"):
-        optimizers.step(optimizers.Optimizer(inner, None, False, newton, None), lr=0.1, seed=0, optimizer_step=0)
-    assert not any("newton_pairs" in group for group in inner.param_groups)
+    config = {"_target_": "heavyball.PSGDPRO", "precond_init_scale": 1.0, "lstm_blocks": "whole"}
+    optimizer = optimizers.make_optimizer(config, layer)
+    optimizer.newton = Newton(every=1, epsilon=1e-3, central=True, sub_batch=1)
+    with mock.patch.object(newton, "TAKE_PAIRS", ("PSGDPRO",)):
+        optimizer.newton.hand_over(optimizer.units, torch.ones(8), torch.ones(8))
+    with pytest.raises(RuntimeError, match="1 Newton pairs of weight were not used by PSGDPRO"):
+        optimizers.step(optimizer, torch.ones(8), lr=0.1, seed=0, optimizer_step=0)
 
 
 # --- the product
@@ -406,7 +407,8 @@ def test_a_bad_product_undoes_the_whole_update(name: str) -> None:
     with mock.patch.object(update, "finite_difference_product", bad_product):
         assert update.learn(learner, rollouts[0]).undone
     assert differences(everything(learner), before) == []
-    assert not any("newton_pairs" in group for group in learner.optimizer.inner.param_groups)
+    groups = [group for unit in learner.optimizer.units for group in unit.inner.param_groups]
+    assert not any("newton_pairs" in group for group in groups)
     learner.optimizer_step = optimizer_step
     learner.returns.running.copy_(running)  # the environments have not moved on: the same rollout once more
     for each, rollout in zip((learner, twin), rollouts, strict=True):

@@ -31,7 +31,10 @@ OTHER: dict[str, Any] = {
     "caution": True,
     "precond_lr": 0.5,
     "precond_init_scale": 0.3,
-    "preconditioner_update_probability": 0.3,
+    "preconditioner_update_probability.initial": 0.3,
+    "preconditioner_update_probability.final": 0.9,
+    "preconditioner_update_probability.decay": 0.5,
+    "preconditioner_update_probability.hold": 1,
     "momentum_into_precond_update": False,
     "precond_grad_accum": True,
     "dampening": 0.1,
@@ -41,26 +44,52 @@ OTHER: dict[str, Any] = {
     "shampoo_beta": 0.5,
     "max_precond_dim": 5,
     "precondition_1d": True,
+    "precondition_frequency": 1,
+    "lstm_blocks": "whole",
+    "groups.vectors.dims": [0],
+    "groups.vectors.weight_decay": 0.05,
     "newton_every": 3,
     "newton_epsilon": 0.1,
     "newton_central": False,
 }
 ELSEWHERE = ("newton_sub_batch",)  # acts on the trainer's minibatches: tests/test_newton.py
 
-# What a setting needs to matter: gradients accumulate only over steps without a fit of the preconditioner.
+# What a setting needs to matter: gradients accumulate only over steps without a fit of the preconditioner, ...
+RARE_FITS = {"preconditioner_update_probability": {"initial": 1.0, "final": 0.1, "decay": 0.6, "hold": 2}}
+DECAY = {"weight_decay": 0.1}
 NEEDS: dict[str, dict[str, Any]] = {
     "mars_gamma": {"mars": True},
-    "precond_grad_accum": {"preconditioner_update_probability": 0.3},
+    "precond_grad_accum": RARE_FITS,
+    "preconditioner_update_probability.initial": RARE_FITS,
+    "preconditioner_update_probability.final": RARE_FITS,
+    "preconditioner_update_probability.decay": RARE_FITS,
+    "preconditioner_update_probability.hold": RARE_FITS,
+    "groups.vectors.dims": DECAY,
+    "groups.vectors.weight_decay": DECAY,
 }
+
+
+class Small(nn.Module):
+    """An LSTM policy's kinds of weights: matrices, an LSTM's matrices, vectors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(6, 8)
+        self.lstm = nn.LSTM(8, 4)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs, _ = self.lstm(self.encoder(inputs).tanh()[None])
+        return self.head(outputs[0])
 
 
 class Problem:
     """A small policy-like module and gradients that depend on the weights and on the step, not on luck."""
 
-    def __init__(self, config: dict[str, Any]):
+    def __init__(self, config: dict[str, Any], dtype: torch.dtype = torch.float32):
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            self.module = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+            self.module = Small().to(dtype)
         self.optimizer = optimizers.make_optimizer(config, self.module)
         self.parameters = list(self.module.parameters())
         self.step_count = 0
@@ -70,7 +99,7 @@ class Problem:
         newton = self.optimizer.newton
         if newton and newton.is_due(self.step_count):
             pair = finite_difference_product(self.parameters, self.raw_gradient, newton, self.step_count)
-            newton.hand_over(self.optimizer.inner, *pair)
+            newton.hand_over(self.optimizer.units, *pair)
         flat = self.raw_gradient()
         optimizers.correct_gradient_(self.optimizer, flat)
         for parameter, part in zip(self.parameters, flat.split([p.numel() for p in self.parameters]), strict=True):
@@ -79,8 +108,9 @@ class Problem:
 
     def raw_gradient(self) -> Tensor:
         generator = torch.Generator().manual_seed(self.step_count)
-        inputs = torch.randn(16, 6, generator=generator)
-        targets = torch.randn(16, 3, generator=generator)
+        dtype = self.parameters[0].dtype
+        inputs = torch.randn(16, 6, generator=generator, dtype=dtype)
+        targets = torch.randn(16, 3, generator=generator, dtype=dtype)
         self.module.zero_grad()
         (self.module(inputs) - targets).square().mean().backward()
         return torch.cat([p.grad.flatten() for p in self.parameters if p.grad is not None])
@@ -88,9 +118,9 @@ class Problem:
     def run(self, steps: int, lr: float, precond_factor: float = 1.0) -> Tensor:
         """The flat weights after some steps."""
         for _ in range(steps):
-            self.set_gradient()
+            gradient = self.set_gradient()
             key = {"seed": 1, "optimizer_step": self.step_count}
-            optimizers.step(self.optimizer, lr=lr, precond_factor=precond_factor, **key)
+            optimizers.step(self.optimizer, gradient, lr=lr, precond_factor=precond_factor, **key)
             self.step_count += 1
         return torch.cat([p.detach().flatten() for p in self.parameters])
 
@@ -100,12 +130,26 @@ def load(path: Path, **changes: Any) -> dict[str, Any]:
     return config | changes
 
 
+def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by dotted name."""
+    values: dict[str, Any] = {}
+    for name, value in config.items():
+        values |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return values
+
+
+def replaced(config: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
+    """A copy with the setting of this dotted name."""
+    first, _, rest = name.partition(".")
+    return config | {first: replaced(config[first], rest, value) if rest else value}
+
+
 def knobs() -> list[Any]:
     return [
         pytest.param(path, name, id=f"{path.stem}-{name}")
         for path in FILES
-        for name in load(path)
-        if name not in ("_target_", *ELSEWHERE)
+        for name in flat(load(path))
+        if not name.endswith("_target_") and name not in ELSEWHERE
     ]
 
 
@@ -113,8 +157,8 @@ def knobs() -> list[Any]:
 def test_every_listed_setting_changes_the_update(path: Path, name: str) -> None:
     """No file lists a setting that its optimizer ignores."""
     base = load(path, **NEEDS.get(name, {}))
-    assert base[name] != OTHER[name]
-    other = base | {name: OTHER[name]}
+    assert flat(base)[name] != OTHER[name]
+    other = replaced(base, name, OTHER[name])
     assert not torch.equal(Problem(base).run(STEPS, base["lr"]), Problem(other).run(STEPS, other["lr"]))
 
 
@@ -159,22 +203,23 @@ def test_the_preconditioners_rate_is_scheduled(name: str) -> None:
 
 def test_mars_is_the_papers_correction() -> None:
     """c[t] = g[t] + gamma beta1 / (1 - beta1) (g[t] - g[t-1]), fed to Adam, written out; arXiv 2411.10438."""
-    gamma, beta1, beta2, eps, lr = 0.025, 0.9, 0.99, 1e-8, 0.01
-    config = {"_target_": "heavyball.AdamW", "betas": [beta1, beta2], "eps": eps, "mars": True, "mars_gamma": gamma}
-    actual, plain = Problem(config), Problem({"_target_": "heavyball.AdamW", "betas": [beta1, beta2]})
-    weights = torch.cat([p.detach().flatten() for p in plain.parameters]).double()
+    gamma, beta1, beta2, eps, lr = 0.025, 0.9, 0.99, 1e-16, 0.01  # heavyball clamps at eps instead of adding it
+    without = {"_target_": "heavyball.AdamW", "betas": [beta1, beta2], "eps": eps, "storage_dtype": "float64"}
+    actual = Problem(without | {"mars": True, "mars_gamma": gamma}, torch.float64)
+    plain = Problem(without, torch.float64)
+    weights = torch.cat([p.detach().flatten() for p in plain.parameters])
     first, second = torch.zeros_like(weights), torch.zeros_like(weights)
     previous = None
     for step in range(1, STEPS + 1):
         plain.step_count = step - 1
-        torch.nn.utils.vector_to_parameters(weights.float(), plain.parameters)
-        gradient = plain.set_gradient().double()
+        torch.nn.utils.vector_to_parameters(weights, plain.parameters)
+        gradient = plain.set_gradient()
         corrected = gradient if previous is None else gradient + gamma * beta1 / (1 - beta1) * (gradient - previous)
         previous = gradient
         first = beta1 * first + (1 - beta1) * corrected
         second = beta2 * second + (1 - beta2) * corrected.square()
         weights = weights - lr * (first / (1 - beta1**step)) / ((second / (1 - beta2**step)).sqrt() + eps)
-    torch.testing.assert_close(actual.run(STEPS, lr).double(), weights, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(actual.run(STEPS, lr), weights, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -187,13 +232,14 @@ def test_caution_is_the_papers_mask(path: Path) -> None:
         cautious.optimizer.caution = False
         cautious.run(steps - 1, lr)
         cautious.optimizer.caution = True
-        before = [p.detach().clone() for p in plain.parameters]
-        plain.set_gradient()
-        gradients = [p.grad.clone() for p in plain.parameters if p.grad is not None]
-        plain.run(1, lr)
-        cautious.run(1, lr)
-        for old, gradient, after, actual in zip(before, gradients, plain.parameters, cautious.parameters, strict=True):
-            update = (old * (1 - lr * decay) - after.detach()) / lr
-            keep = update * gradient > 0
-            expected = old * (1 - lr * decay) - lr * update * keep * (keep.numel() / (keep.sum() + 1))
-            torch.testing.assert_close(actual.detach(), expected, rtol=1e-6, atol=1e-6)
+        before = torch.cat([p.detach().flatten() for p in plain.parameters])
+        gradient = plain.set_gradient()
+        after, actual = plain.run(1, lr), cautious.run(1, lr)
+        for unit in cautious.optimizer.units:
+            shrunk = 1 - lr * unit.inner.param_groups[0]["weight_decay"]
+            for part in unit.parts:  # a tensor of its own, each
+                update = (before[part] * shrunk - after[part]) / lr
+                keep = update * gradient[part] > 0
+                scale = keep.numel() / (keep.sum() + 1)
+                expected = before[part] * shrunk - lr * update * keep * scale
+                torch.testing.assert_close(actual[part], expected, rtol=1e-6, atol=1e-6)

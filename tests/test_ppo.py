@@ -276,7 +276,7 @@ def test_optimizer_keeps_gradients_in_the_bucket() -> None:
     """A step replaces no gradient by a new tensor: the next backward still adds to the bucket."""
     learner = learner_for("probe_discrete")
     learner.gradients.flat.fill_(0.01)
-    optimizers.step(learner.optimizer, lr=1e-3, seed=1, optimizer_step=0)
+    optimizers.step(learner.optimizer, learner.gradients.flat, lr=1e-3, seed=1, optimizer_step=0)
     begin, end = (
         learner.gradients.flat.data_ptr(),
         learner.gradients.flat.data_ptr() + 4 * learner.gradients.flat.numel(),

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import heavyball
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from dist_trainer.errors import ConfigError, choices
 from dist_trainer.keyed import keyed_generators
+from dist_trainer.optimizers.units import Unit
 
 # By name: heavyball derives others from these that never look for a pair.
 TAKE_PAIRS = ("PSGDKron", "LATHER", "PSGDLRA")
@@ -56,34 +58,46 @@ class Newton:
     def is_due(self, optimizer_step: int) -> bool:
         return optimizer_step % self.every == 0
 
-    def attach(self, optimizer: torch.optim.Optimizer) -> None:
-        """The preconditioner is fitted in steps that have a pair, and in no other.
+    def attach(self, units: Sequence[Unit]) -> None:
+        """The preconditioners are fitted in steps that have a pair, and in no other.
 
-        Raises ConfigError if this optimizer would not take a pair.
+        Raises ConfigError if none of the optimizers would take a pair.
         """
-        known = [getattr(heavyball, name) for name in TAKE_PAIRS]
-        if not isinstance(optimizer, utils.StatefulOptimizer) or type(optimizer) not in known:
-            given, valid = type(optimizer).__name__, ", ".join(f"heavyball.{name}" for name in TAKE_PAIRS)
+        if not any(takes_pairs(unit) for unit in units):
+            given = ", ".join(sorted({type(unit.inner).__name__ for unit in units}))
+            valid = ", ".join(f"heavyball.{name}" for name in TAKE_PAIRS)
             raise ConfigError("optimizer._target_", given, f"takes no newton_* settings; valid with them: {valid}")
-        optimizer.precond_schedule = lambda _: float(any(_PAIRS in group for group in optimizer.param_groups))
+        for unit in filter(takes_pairs, units):
+            inner: Any = unit.inner
+            inner.precond_schedule = partial(_fits_if_paired, inner.param_groups)
 
-    def hand_over(self, optimizer: torch.optim.Optimizer, vector: Tensor, product: Tensor) -> None:
-        """Flat (parameters,) tensors, in the order of the optimizer's parameters, for its next step."""
-        at = 0
-        for group in optimizer.param_groups:
-            group[_PAIRS] = {}
-            for p in group["params"]:
-                part = slice(at, at + p.numel())
-                group[_PAIRS][p.data_ptr()] = {"vector": vector[part], "hessian_vector": product[part]}
-                at += p.numel()
+    def hand_over(self, units: Sequence[Unit], vector: Tensor, product: Tensor) -> None:
+        """Flat (parameters,) tensors in the order of the policy's parameters, for the next step."""
+        for unit in filter(takes_pairs, units):
+            (group,) = unit.inner.param_groups
+            group[_PAIRS] = {
+                weight.data_ptr(): {"vector": vector[part], "hessian_vector": product[part]}
+                for weight, part in zip(unit.weights, unit.parts, strict=True)
+            }
 
-    def check_consumed(self, optimizer: torch.optim.Optimizer) -> None:
+    def check_consumed(self, units: Sequence[Unit]) -> None:
         """After the step. Raises RuntimeError if heavyball did not take a pair: it would have fitted something else."""
-        handed = [(len(group["params"]), group.pop(_PAIRS)) for group in optimizer.param_groups if _PAIRS in group]
-        unused = sum(len(pairs) for _, pairs in handed)
-        if unused:
-            raise RuntimeError(f"{unused} Newton pairs were not used by {type(optimizer).__name__}")
-        self.fits += sum(count for count, _ in handed)
+        for unit in units:
+            for group in unit.inner.param_groups:
+                unused = group.pop(_PAIRS, None)
+                if unused:
+                    kind = type(unit.inner).__name__
+                    raise RuntimeError(f"{len(unused)} Newton pairs of {unit.name} were not used by {kind}")
+                self.fits += 0 if unused is None else len(unit.weights)
+
+
+def takes_pairs(unit: Unit) -> bool:
+    return type(unit.inner) in [getattr(heavyball, name) for name in TAKE_PAIRS]
+
+
+def _fits_if_paired(groups: Sequence[dict[str, Any]], _: object) -> float:
+    """The probability of a fit: 1 in a step that has a pair, else 0."""
+    return float(any(_PAIRS in group for group in groups))
 
 
 def finite_difference_product(

@@ -6,10 +6,11 @@ defaults), and its `caution` changes nothing for PSGDPRO, QSGD and unclipped PSG
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass
@@ -20,40 +21,35 @@ class Mars:
     clipping by the global norm follows.
     """
 
-    gamma: float
-    beta1: float
+    parts: Sequence[tuple[slice, float, float]]  # of the flat gradient: place, gamma, beta1 of its optimizer
     previous: Tensor | None = None  # (parameters,) the last flat gradient
 
     def correct_(self, gradient: Tensor) -> None:
         """(parameters,), in place. The first gradient has no predecessor and stays as it is."""
         current = gradient.clone()
         if self.previous is not None:
-            gradient.add_(current - self.previous, alpha=self.gamma * self.beta1 / (1 - self.beta1))
+            change = current - self.previous
+            for part, gamma, beta1 in self.parts:
+                gradient[part].add_(change[part], alpha=gamma * beta1 / (1 - beta1))
         self.previous = current
 
 
-class CautiousStep:
-    """Cautious updates (Liang et al., arXiv 2411.16085, algorithm 1).
+@torch.no_grad()
+def apply_caution_(weights: Sequence[nn.Parameter], before: Sequence[Tensor], decay: float) -> None:
+    """Cautious updates (Liang et al., arXiv 2411.16085, algorithm 1), after the step of any optimizer.
 
     Of an update u the entries that disagree in sign with the gradient g are dropped, the others scaled up: per tensor
-    of n entries w <- w - lr * u * [u * g > 0] * n / (count + 1). Decoupled weight decay is not part of u. Made before
-    the optimizer's step; works for any optimizer, since it compares the weights.
+    of n entries w <- w - lr * u * [u * g > 0] * n / (count + 1). Decoupled weight decay is not part of u.
+
+    Args:
+        weights: as they are after the step, with their gradients.
+        before: as they were before it.
+        decay: what decoupled weight decay subtracted, as a fraction of `before`.
     """
-
-    def __init__(self, optimizer: torch.optim.Optimizer):
-        self.parts = [
-            (p, p.detach().clone(), p.grad.detach().clone(), group["lr"] * group.get("weight_decay", 0.0))
-            for group in optimizer.param_groups
-            for p in group["params"]
-            if p.grad is not None
-        ]
-
-    @torch.no_grad()
-    def mask_update_(self) -> None:
-        """After the step: keeps what agrees with the gradient."""
-        for parameter, before, gradient, decay in self.parts:
-            decayed = before * (1 - decay)
-            change = parameter - decayed  # -lr * u
-            agrees = change * gradient < 0
-            scale = agrees.numel() / (agrees.sum() + 1)
-            parameter.copy_(decayed + change * agrees * scale)
+    for weight, old in zip(weights, before, strict=True):
+        if weight.grad is None:
+            continue
+        decayed = old * (1 - decay)
+        change = weight - decayed  # -lr * u
+        agrees = change * weight.grad < 0
+        weight.copy_(decayed + change * agrees * (agrees.numel() / (agrees.sum() + 1)))

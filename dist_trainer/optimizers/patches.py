@@ -1,0 +1,24 @@
+"""What is changed in heavyball 3.2.1 itself when it is imported; everything else is done from outside."""
+
+from __future__ import annotations
+
+import warnings
+
+from heavyball import utils
+
+# Compiling takes 24 to 90 s at the first step on a CPU, and the mode that heavyball asks for may choose different
+# kernels on different learners.
+utils.compile_mode = None
+
+# A PSGD step evaluates a schedule of its own on a tensor, which makes the host wait for the device, to learn whether a
+# cache is worth while that is not in use here.
+utils.precond_update_prob_schedule = lambda: lambda step: 1.0
+
+# Said of every schedule, every fixed scale and every default rank; all are meant.
+for _message in (
+    "Learning rate changed between",
+    "It's recommended to use precond_init_scale",
+    "rank=None",
+    "rank was",
+):
+    warnings.filterwarnings("ignore", message=_message, category=UserWarning)
