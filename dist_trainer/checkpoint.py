@@ -40,6 +40,7 @@ def save_checkpoint(learner: Learner, run_dir: Path, keep: int, extra: dict[str,
         {
             "iteration": learner.iteration,
             "optimizer_step": learner.optimizer_step,
+            "rate_factor": learner.rate_factor,
             "policy": learner.policy.state_dict(),
             "optimizer": optimizers.capture(learner.optimizer),
             "observation_normalizer": learner.observations.state_dict(),
@@ -67,6 +68,7 @@ def load_checkpoint(learner: Learner, path: Path) -> dict[str, Any]:
     saved = load_file(path)
     learner.iteration = saved["iteration"]
     learner.optimizer_step = saved["optimizer_step"]
+    learner.rate_factor = saved["rate_factor"]
     learner.policy.load_state_dict(saved["policy"])
     optimizers.restore(learner.optimizer, saved["optimizer"])
     learner.observations.load_state_dict(saved["observation_normalizer"])

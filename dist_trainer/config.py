@@ -22,7 +22,7 @@ STORAGE_DTYPES = ("float32", "float64", "bfloat16", "float16")  # of settings of
 
 # All that `resume=` allows to change: what takes effect and leaves the run the same one. The rest is in the checkpoint.
 RESUMABLE = (
-    *("total_env_steps", "ppo.*", "schedule.*", "precond_schedule.*", "optimizer.lr"),
+    *("total_env_steps", "ppo.*", "schedule.*", "precond_schedule.*", "adaptive_rate.*", "optimizer.lr"),
     *("log_every", "check_every", "checkpoint_every", "checkpoint_minutes", "keep_checkpoints"),
     *("max_bad_updates", "collective_timeout_s", "device", "torch_threads", "env_threads"),
 )
@@ -67,6 +67,16 @@ class ScheduleConfig:
 
 
 @dataclass
+class AdaptiveRateConfig:
+    """A further factor on optimizer.lr that follows the policy's change: the rule of rl_games and RSL-RL."""
+
+    target_kl: float | None = None  # of an iteration; above twice this the rate falls, below half of it it rises
+    step: float = 1.5  # by this factor
+    smallest: float = 0.01  # bounds of the factor
+    largest: float = 10.0
+
+
+@dataclass
 class NormalizeConfig:
     """Running normalizers, reduced over all learners and kept in checkpoints."""
 
@@ -86,6 +96,7 @@ class TrainConfig:
     ppo: PPOConfig = field(default_factory=PPOConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     precond_schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig("constant"))
+    adaptive_rate: AdaptiveRateConfig = field(default_factory=AdaptiveRateConfig)
     normalize: NormalizeConfig = field(default_factory=NormalizeConfig)
 
     seed: int = 1  # of everything random; another seed is another run
@@ -238,6 +249,13 @@ def validate_train(config: TrainConfig, world_size: int) -> None:
     for name, schedule in (("schedule", config.schedule), ("precond_schedule", config.precond_schedule)):
         _one_of(f"{name}.kind", schedule.kind, ("constant", "linear", "cosine"))
         _fraction(schedule, f"{name}.", "warmup", "final")
+    adaptive = config.adaptive_rate
+    for name, above in (("target_kl", 0.0), ("step", 1.0), ("smallest", 0.0)):
+        value = getattr(adaptive, name)
+        _require(value is None or value > above, f"adaptive_rate.{name}", value, f"must be above {above:g}")
+    _require(
+        adaptive.largest >= adaptive.smallest, "adaptive_rate.largest", adaptive.largest, "must be at least smallest"
+    )
     _at_least(config.normalize, "normalize.", 0, "warmup_steps")
     _require(config.normalize.clip > 0, "normalize.clip", config.normalize.clip, "must be above 0")
     _validate_group("policy", config.policy)

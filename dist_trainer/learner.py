@@ -36,6 +36,7 @@ class Learner:
     optimizer: optimizers.Optimizer
     iteration: int = 0  # rollouts that were collected and learned from
     optimizer_step: int = 0
+    rate_factor: float = 1.0  # on the learning rate, see schedule.adapt_rate
 
     @property
     def env_steps(self) -> int:

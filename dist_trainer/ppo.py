@@ -114,3 +114,8 @@ def explained_variance(sums: list[float]) -> float:
     count, total, squares, error, error_squares = sums
     variance = squares / count - (total / count) ** 2
     return 1 - (error_squares / count - (error / count) ** 2) / variance if variance > 0 else 0.0
+
+
+def mean_kl(sums: list[float]) -> float:
+    """Per sample, from what begins with LOSS_SUMS that were added up over all learners."""
+    return sums[LOSS_SUMS.index("approx_kl")] / sums[LOSS_SUMS.index("samples")]

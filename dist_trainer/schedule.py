@@ -1,10 +1,10 @@
-"""The learning rate over the whole global run, whatever the number of learners."""
+"""The learning rate over the whole global run, for any number of learners: by a schedule, by the KL divergence."""
 
 from __future__ import annotations
 
 import math
 
-from dist_trainer.config import ScheduleConfig
+from dist_trainer.config import AdaptiveRateConfig, ScheduleConfig
 
 
 def schedule_factor(config: ScheduleConfig, progress: float) -> float:
@@ -16,3 +16,18 @@ def schedule_factor(config: ScheduleConfig, progress: float) -> float:
         return 1.0
     shape = 1 - rest if config.kind == "linear" else 0.5 * (1 + math.cos(math.pi * rest))
     return config.final + (1 - config.final) * shape
+
+
+def adapt_rate(factor: float, kl: float, config: AdaptiveRateConfig) -> float:
+    """The factor on the rate for the next iteration, after one whose mean KL divergence was `kl`.
+
+    The rule of rl_games 1.6 (`AdaptiveScheduler`) and RSL-RL. `kl` is the mean over the minibatches of an update, each
+    before its own optimizer step: about half of what the whole update changed. Not a number: the update was undone.
+    """
+    if config.target_kl is None:
+        return factor
+    if math.isnan(kl) or kl > 2 * config.target_kl:
+        factor /= config.step
+    elif kl < config.target_kl / 2:
+        factor *= config.step
+    return min(max(factor, config.smallest), config.largest)

@@ -6,14 +6,17 @@ all learners see the same sum and take the same branch.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from dist_trainer.checkpoint import load_checkpoint, save_checkpoint
 from dist_trainer.config import TrainConfig
 from dist_trainer.distributed import World, check_identical
 from dist_trainer.learner import make_learner, replicated_tensors, warm_up_normalizer
+from dist_trainer.ppo import mean_kl
 from dist_trainer.report import Report, add_up
 from dist_trainer.run_folder import write_run
+from dist_trainer.schedule import adapt_rate
 from dist_trainer.stop import StopRequest
 from dist_trainer.update import learn
 
@@ -49,6 +52,8 @@ def train(config: TrainConfig, world: World, run_dir: Path, resume_from: Path | 
             wishes = [float(stop.requested), float(world.is_first and report.checkpoint_is_due())]
             sums, (stop_wishes, checkpoint_wishes) = add_up(learner, update, wishes)
             undone_in_a_row = undone_in_a_row + 1 if update.undone else 0
+            kl = math.nan if update.undone else mean_kl(sums)
+            learner.rate_factor = adapt_rate(learner.rate_factor, kl, config.adaptive_rate)
             report.iteration(learner, update, sums)
             if undone_in_a_row >= config.max_bad_updates:
                 raise TrainingDiverged(

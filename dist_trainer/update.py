@@ -15,7 +15,7 @@ from dist_trainer import optimizers
 from dist_trainer.keyed import keyed_seed
 from dist_trainer.learner import Learner
 from dist_trainer.optimizers.newton import finite_difference_product
-from dist_trainer.ppo import LOSS_SUMS, estimate_advantages, normalize_globally, ppo_loss, return_sums
+from dist_trainer.ppo import LOSS_SUMS, estimate_advantages, mean_kl, normalize_globally, ppo_loss, return_sums
 from dist_trainer.rollout import Rollout, minibatch_rows, take_minibatch
 from dist_trainer.schedule import schedule_factor
 
@@ -64,7 +64,7 @@ def learn(learner: Learner, rollout: Rollout) -> Update:
         return normalize_globally(advantages, world) if config.ppo.normalize_advantages else advantages, targets
 
     scaled, targets = estimate(log_ratio=None)
-    lr = config.optimizer["lr"] * schedule_factor(config.schedule, learner.progress)
+    lr = config.optimizer["lr"] * schedule_factor(config.schedule, learner.progress) * learner.rate_factor
     precond_factor = schedule_factor(config.precond_schedule, learner.progress)
     global_samples = config.horizon_env_steps * learner.pool.spec.num_agents // config.ppo.minibatches
     sums = torch.zeros(len(LOSS_SUMS), dtype=torch.float64, device=device)
@@ -93,11 +93,10 @@ def learn(learner: Learner, rollout: Rollout) -> Update:
             epoch_sums += batch_sums
             norms += torch.stack([norm, norm > config.ppo.max_grad_norm, ~(norm + product_norm).isfinite()])
         sums += epoch_sums
-        if config.ppo.target_kl is not None and epoch + 1 < config.ppo.update_epochs:
-            # Between epochs, not between minibatches: this reads from the device. The sum is the same everywhere.
-            total = dict(zip(LOSS_SUMS, world.sum_(epoch_sums.clone()).tolist(), strict=True))
-            if total["approx_kl"] / total["samples"] > config.ppo.target_kl:
-                break
+        target_kl = config.ppo.target_kl if epoch + 1 < config.ppo.update_epochs else None
+        # Between epochs, not between minibatches: this reads from the device. The sum is the same everywhere.
+        if target_kl is not None and mean_kl(world.sum_(epoch_sums.clone()).tolist()) > target_kl:
+            break
 
     # A finite gradient can still ruin the weights, with a rate that is too high.
     norms[2] += ~torch.stack([weight.detach().sum() for weight in learner.policy.parameters()]).isfinite().all()

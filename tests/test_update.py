@@ -1,5 +1,6 @@
 """The update: nothing in its loop waits for the device, and an update with a bad gradient leaves no trace."""
 
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,13 +15,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dist_trainer import optimizers, ppo, update
 from dist_trainer.cli import compose_train
-from dist_trainer.config import ScheduleConfig
+from dist_trainer.config import AdaptiveRateConfig, ScheduleConfig
 from dist_trainer.distributed import connect
 from dist_trainer.learner import Learner, make_learner
 from dist_trainer.normalize import RunningMoments
 from dist_trainer.ppo import LOSS_SUMS, estimate_advantages, return_sums
 from dist_trainer.rollout import Rollout, take_minibatch
-from dist_trainer.schedule import schedule_factor
+from dist_trainer.schedule import adapt_rate, schedule_factor
 
 MINIBATCHES = 4
 OPTIMIZERS = ("muon", "adamw", "psgd_kron")
@@ -386,3 +387,27 @@ def test_schedule(kind: str, warmup: float, expected: dict[float, float]) -> Non
     config = ScheduleConfig(kind=kind, warmup=warmup)
     factors = {progress: schedule_factor(config, progress) for progress in expected}
     assert factors == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("kl", "expected"),
+    [(0.021, 1 / 1.5), (0.02, 1.0), (0.01, 1.0), (0.005, 1.0), (0.0049, 1.5), (0.0, 1.5), (math.nan, 1 / 1.5)],
+)
+def test_adaptive_rate(kl: float, expected: float) -> None:
+    """Unchanged between half and twice the target; a small change speeds up, a large one or an undone update slows."""
+    assert adapt_rate(1.0, kl, AdaptiveRateConfig(target_kl=0.01)) == pytest.approx(expected)
+    assert adapt_rate(1.0, kl, AdaptiveRateConfig()) == 1.0
+
+
+def test_adaptive_rate_stays_within_its_bounds() -> None:
+    config = AdaptiveRateConfig(target_kl=0.01, step=2.0, smallest=0.1, largest=4.0)
+    up = [factor := 1.0] + [factor := adapt_rate(factor, 0.0, config) for _ in range(4)]
+    assert up == [1, 2, 4, 4, 4]
+    down = [factor := 1.0] + [factor := adapt_rate(factor, 1.0, config) for _ in range(5)]
+    assert down == pytest.approx([1, 0.5, 0.25, 0.125, 0.1, 0.1])
+
+
+def test_the_adaptive_rate_is_the_rate_of_the_update() -> None:
+    learner = learner_for("optimizer.lr=0.002", "schedule.kind=constant")
+    learner.rate_factor = 0.25
+    assert update.learn(learner, learner.collector.collect()).lr == pytest.approx(0.0005)
