@@ -17,6 +17,8 @@ from dist_trainer.errors import ConfigError, choices
 LARGEST_INT32 = 2**31 - 1  # the C++ pool counts environments and rows in int32
 MOST_THREADS = 1024
 MOST_EPISODES = 1_000_000
+ACTIVATIONS = ("relu", "tanh", "silu")
+RATE_ESTIMATES = ("dadaptation", "prodigy")
 LSTM_BLOCKS = ("whole", "gates")
 STORAGE_DTYPES = ("float32", "float64", "bfloat16", "float16")  # of settings of policies and optimizers
 
@@ -181,6 +183,8 @@ def _validate_group(name: str, settings: dict[str, Any]) -> None:
     for key, value in settings.items():
         if key.endswith("dtype"):
             _one_of(f"{name}.{key}", value, STORAGE_DTYPES)
+    if "activation" in settings:
+        _one_of(f"{name}.activation", settings["activation"], ACTIVATIONS)
     for key in ("hidden_size", "encoder_layers"):
         value = settings.get(key, 1)
         _require(not isinstance(value, int) or value >= 1, f"{name}.{key}", value, "must be at least 1")
@@ -203,7 +207,11 @@ def _validate_optimizer(settings: dict[str, Any], name: str = "optimizer") -> No
         check(key, lambda x: x >= 0, "must be at least 0")
     for key in ("rank", "precondition_frequency"):
         check(key, lambda x: x >= 1, "must be at least 1")
-    check("precond_init_scale", lambda x: x > 0, "must be above 0")
+    for key in ("precond_init_scale", "rate_initial"):
+        check(key, lambda x: x > 0, "must be above 0")
+    check("rate_growth", lambda x: x > 1, "must be above 1")
+    if settings.get("rate_estimate") is not None:
+        _one_of(f"{name}.rate_estimate", settings["rate_estimate"], RATE_ESTIMATES)
     if settings.get("lstm_blocks") is not None:
         _one_of(f"{name}.lstm_blocks", settings["lstm_blocks"], LSTM_BLOCKS)
     probability = settings.get("preconditioner_update_probability") or {}

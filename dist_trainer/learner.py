@@ -65,6 +65,11 @@ def make_policy(config: TrainConfig, spec: EnvSpec, device: torch.device) -> Pol
         )
     if not isinstance(policy, Policy):
         raise ConfigError("policy._target_", config.policy["_target_"], "must be a dist_trainer.policies.Policy")
+    if config.optimizer.get("newton_product") == "exact" and not policy.double_backward:
+        valid = (
+            f"{type(policy).__name__} has a fused LSTM, which cannot be differentiated twice; valid: central, forward"
+        )
+        raise ConfigError("optimizer.newton_product", "exact", valid)
     return policy.to(device, DTYPES[config.dtype])
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from dist_trainer import optimizers
 from dist_trainer.keyed import keyed_seed
 from dist_trainer.learner import Learner
-from dist_trainer.optimizers.newton import finite_difference_product
+from dist_trainer.optimizers.newton import exact_product, finite_difference_product
 from dist_trainer.ppo import LOSS_SUMS, estimate_advantages, mean_kl, normalize_globally, ppo_loss, return_sums
 from dist_trainer.rollout import Rollout, minibatch_rows, take_minibatch
 from dist_trainer.schedule import schedule_factor
@@ -131,17 +131,26 @@ def hand_over_curvature(
     all_chosen = -(-(config.total_envs // minibatches) // newton.sub_batch)
     batch = take_minibatch(rollout, advantages, targets, rows[chosen.to(rows.device)], max_done)
     unclipped = replace(config.ppo, clip=math.inf, value_clip=None)
+    global_samples = all_chosen * agents * config.horizon
+    weights = [parameter for parameter in learner.policy.parameters() if parameter.requires_grad]
+
+    def loss() -> Tensor | None:
+        if not len(chosen):  # a learner may own none of the groups; it adds zeros
+            return None
+        return ppo_loss(learner.policy, learner.observations, batch, unclipped, global_samples)[0]
 
     def gradient() -> Tensor:
         learner.gradients.zero()
-        if len(chosen):  # a learner may own none of the groups; it adds zeros
-            global_samples = all_chosen * agents * config.horizon
-            ppo_loss(learner.policy, learner.observations, batch, unclipped, global_samples)[0].backward()
+        value = loss()
+        if value is not None:
+            value.backward()
         return learner.gradients.flat
 
     seed = keyed_seed(config.seed, "newton", learner.optimizer_step)
-    weights = [parameter for parameter in learner.policy.parameters() if parameter.requires_grad]
-    vector, product = finite_difference_product(weights, gradient, newton, seed)
+    if newton.product == "exact":
+        vector, product = exact_product(weights, loss, seed)
+    else:
+        vector, product = finite_difference_product(weights, gradient, newton, seed)
     newton.hand_over(learner.optimizer.units, vector, world.sum_(product))
     return torch.linalg.vector_norm(product)
 

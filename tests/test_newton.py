@@ -74,8 +74,8 @@ def preconditioned_eigenvalues(newton: bool, fits: int) -> Tensor:
     nn.init.normal_(weight, generator=generator)
     config = {"_target_": "heavyball.PSGDKron", "lr": 0.01, "preconditioner_update_probability": 1.0}
     if newton:
-        settings = {"newton_every": 1, "newton_epsilon": 3.45e-4, "newton_central": True, "newton_sub_batch": 1}
-        config |= {"precond_init_scale_power": 1.0} | settings
+        settings = {"newton_every": 1, "newton_product": "central", "newton_precision": "float32"}
+        config |= {"precond_init_scale_power": 1.0, "newton_sub_batch": 1} | settings
     optimizer = optimizers.make_optimizer(config, layer)
 
     def gradient() -> Tensor:
@@ -84,7 +84,7 @@ def preconditioned_eigenvalues(newton: bool, fits: int) -> Tensor:
     for step in range(fits):
         flat = gradient()
         if optimizer.newton:
-            pair = finite_difference_product([layer.weight], gradient, optimizer.newton, step)
+            pair = finite_difference_product(list(layer.parameters()), gradient, optimizer.newton, step)
             optimizer.newton.hand_over(optimizer.units, *pair)
         optimizers.step(optimizer, flat, lr=0.01, seed=0, optimizer_step=step)
     if optimizer.newton:
@@ -153,11 +153,11 @@ class Watch:
             yield
 
 
-@pytest.mark.parametrize("central", [True, False])
+@pytest.mark.parametrize("kind", ["central", "forward"])
 @pytest.mark.parametrize("name", NAMES)
-def test_every_product_is_used_once_by_the_fit_it_was_made_for(name: str, central: bool) -> None:
+def test_every_product_is_used_once_by_the_fit_it_was_made_for(name: str, kind: str) -> None:
     """Two gradients for a product, one product for a due step, one fit for a parameter; no fit in another step."""
-    settings = [f"optimizer={name}", "optimizer.newton_every=3", f"optimizer.newton_central={central}"]
+    settings = [f"optimizer={name}", "optimizer.newton_every=3", f"optimizer.newton_product={kind}"]
     learner = learner_for(*settings, "ppo.update_epochs=2")
     watch = Watch(learner)
     updates = 3
@@ -203,7 +203,9 @@ def test_newton_for_an_optimizer_that_takes_no_pairs_is_refused() -> None:
         ("newton_every", 0, "newton_every=0: must be at least 1"),
         ("newton_sub_batch", 0, "newton_sub_batch=0: must be at least 1"),
         ("newton_epsilon", 0.0, "newton_epsilon=0.0: must be greater than 0"),
-        ("newton_epsilon", None, "newton_epsilon=None: needs a value"),
+        ("newton_every", None, "newton_every=None: needs a value"),
+        ("newton_product", "backward", "newton_product=backward: .*valid: central, exact, forward"),
+        ("newton_precision", "float16", "newton_precision=float16: did you mean"),
         ("newton_evry", 3, "newton_evry=3: no such setting; did you mean newton_every"),
     ],
 )
@@ -218,7 +220,7 @@ def test_a_pair_that_is_not_used_is_an_error() -> None:
     layer = nn.Linear(3, 2)
     config = {"_target_": "heavyball.PSGDPRO", "precond_init_scale": 1.0, "lstm_blocks": "whole"}
     optimizer = optimizers.make_optimizer(config, layer)
-    optimizer.newton = Newton(every=1, epsilon=1e-3, central=True, sub_batch=1)
+    optimizer.newton = Newton(every=1, product="central", precision="float32", sub_batch=1)
     with mock.patch.object(newton, "TAKE_PAIRS", ("PSGDPRO",)):
         optimizer.newton.hand_over(optimizer.units, torch.ones(8), torch.ones(8))
     with pytest.raises(RuntimeError, match="1 Newton pairs of weight were not used by PSGDPRO"):
@@ -236,25 +238,23 @@ def products_of(learner: Learner, updates: int = 1) -> list[tuple[int, Tensor, T
     return watch.pairs
 
 
-def without_kinks(learner: Learner) -> None:
-    """Differences see the kinks of the encoder's ReLUs within their reach, a double backward never does."""
-    encoder = learner.policy.encoder
-    assert isinstance(encoder, nn.Sequential)
-    for name, module in encoder.named_children():
-        if isinstance(module, nn.ReLU):
-            setattr(encoder, name, nn.Tanh())
+@pytest.mark.parametrize(("kind", "tolerance"), [("central", 0.005), ("forward", 0.05)])
+def test_product_is_the_hessian_of_the_unclipped_loss(kind: str, tolerance: float) -> None:
+    """Against an exact double backward in float64 through the same loss, for an LSTM of 128 in float32.
 
-
-@pytest.mark.parametrize(("central", "tolerance"), [(True, 0.005), (False, 0.05)])
-def test_product_is_the_hessian_of_the_unclipped_loss(central: bool, tolerance: float) -> None:
-    """Against an exact double backward in float64 through the same loss, for an LSTM of 128 in float32."""
-    settings = ["policy.hidden_size=128", "normalize.observations=false", "ppo.clip=0.1", "ppo.value_clip=0.1"]
-    learner = learner_for(*settings, "optimizer.newton_sub_batch=1", f"optimizer.newton_central={central}")
-    without_kinks(learner)
+    Without ReLUs: differences see their kinks within reach, a double backward never does.
+    """
+    settings = [
+        "policy.hidden_size=128",
+        "policy.activation=tanh",
+        "normalize.observations=false",
+        "ppo.clip=0.1",
+        "ppo.value_clip=0.1",
+    ]
+    learner = learner_for(*settings, "optimizer.newton_sub_batch=1", f"optimizer.newton_product={kind}")
     learn(learner)  # the policy is no longer the one that acted: clipping would matter
     learner.optimizer_step = 0
     exact = learner_for(*settings, "dtype=float64")
-    without_kinks(exact)
     exact.policy.load_state_dict({name: x.double() for name, x in learner.policy.state_dict().items()})
     calls: list[Any] = []
     loss = ppo.ppo_loss
@@ -278,6 +278,43 @@ def test_product_is_the_hessian_of_the_unclipped_loss(central: bool, tolerance: 
     expected = torch.cat([column.flatten() for column in columns])
     assert expected.norm() > 0
     assert (product - expected).norm() / expected.norm() < tolerance
+
+
+def test_exact_product_is_that_of_the_differences() -> None:
+    """For a policy without an LSTM and without kinks; the same probe, weights left alone."""
+    settings = ["policy=mlp", "policy.activation=tanh", "optimizer.newton_sub_batch=1"]
+    pairs = []
+    for kind in ("central", "exact"):
+        learner = learner_for(*settings, f"optimizer.newton_product={kind}")
+        pairs.append(products_of(learner)[0])
+    (_, vector, difference), (_, same_vector, exact) = pairs
+    assert torch.equal(vector, same_vector)
+    assert exact.norm() > 0
+    assert (difference - exact).norm() / exact.norm() < 0.005
+
+
+def test_exact_product_through_a_fused_lstm_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"newton_product=exact: RecurrentPolicy has a fused LSTM.*valid: central"):
+        learner_for("optimizer.newton_product=exact")
+
+
+def test_low_precision_is_autocast_for_the_differences_alone() -> None:
+    """bfloat16 changes the product, and nothing of the gradient that the step is made of."""
+    products, gradients = [], []
+    for precision in ("float32", "bfloat16"):
+        learner = learner_for(f"optimizer.newton_precision={precision}")
+        seen: list[Tensor] = []
+        step = optimizers.step
+
+        def noting_step(*args: Any, seen: list[Tensor] = seen, step: Any = step, **kwargs: Any) -> None:
+            seen.append(args[1].clone())
+            step(*args, **kwargs)
+
+        with mock.patch.object(optimizers, "step", noting_step):
+            products.append(products_of(learner)[0][2])
+        gradients.append(seen[0])
+    assert torch.equal(gradients[0], gradients[1])
+    assert not torch.allclose(products[0], products[1], rtol=1e-3)
 
 
 def test_the_fused_lstm_stays_in_use_and_no_graph_of_a_gradient_is_made() -> None:
@@ -314,7 +351,7 @@ def test_weights_and_generator_are_as_before(raises: int) -> None:
         layer.weight[0] *= 1e-20
         layer.weight[1] *= 1e20
     before, state = copy.deepcopy(layer.state_dict()), torch.get_rng_state()
-    newton = Newton(every=1, epsilon=3.45e-4, central=True, sub_batch=1)
+    newton = Newton(every=1, product="central", precision="float32", sub_batch=1)
     seen: list[Tensor] = []
 
     def gradient() -> Tensor:
@@ -376,6 +413,18 @@ def products_of_share(
     world: World, config: TrainConfig, shares: list[int]
 ) -> tuple[list[tuple[int, Tensor, Tensor]], int, int]:
     return *products_on(world, config, shares[world.rank]), shares[world.rank]
+
+
+def test_exact_product_does_not_depend_on_the_number_of_learners(worlds: dict[int, Learners]) -> None:
+    """A sum over learners like any gradient; a learner that owns none of the environments adds nothing."""
+    settings = ["policy=mlp", "optimizer.newton_product=exact", "optimizer.newton_every=100"]
+    config = config_for(*settings, "optimizer.newton_sub_batch=8")
+    ((_, _, product),), losses = products_on(World(0, 1, 0, 1, torch.device("cpu")), config, 1)
+    assert losses == 1
+    results = worlds[2].run(products_of_share, config, [1, 0])
+    for ((_, _, other_product),), other_losses, share in results:
+        assert other_losses == share
+        torch.testing.assert_close(other_product, product, rtol=1e-3, atol=1e-6)
 
 
 def test_the_sub_batch_matters() -> None:

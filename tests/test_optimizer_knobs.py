@@ -48,9 +48,13 @@ OTHER: dict[str, Any] = {
     "lstm_blocks": "whole",
     "groups.vectors.dims": [0],
     "groups.vectors.weight_decay": 0.05,
+    "rate_estimate": "prodigy",
+    "rate_initial": 1e-3,
+    "rate_growth": 1.01,
     "newton_every": 3,
     "newton_epsilon": 0.1,
-    "newton_central": False,
+    "newton_product": "forward",
+    "newton_precision": "bfloat16",
 }
 ELSEWHERE = ("newton_sub_batch",)  # acts on the trainer's minibatches: tests/test_newton.py
 
@@ -64,6 +68,8 @@ NEEDS: dict[str, dict[str, Any]] = {
     "preconditioner_update_probability.final": RARE_FITS,
     "preconditioner_update_probability.decay": RARE_FITS,
     "preconditioner_update_probability.hold": RARE_FITS,
+    "rate_initial": {"rate_estimate": "dadaptation"},
+    "rate_growth": {"rate_estimate": "dadaptation", "lr": 1.0, "rate_initial": 1e-5},
     "groups.vectors.dims": DECAY,
     "groups.vectors.weight_decay": DECAY,
 }
@@ -177,6 +183,8 @@ def test_the_same_settings_give_the_same_update(path: Path) -> None:
 def test_captured_state_continues_exactly(path: Path, storage: str) -> None:
     """Law 6, for every optimizer and for moments in bfloat16, with MARS's memory of the last gradient."""
     config = load(path, storage_dtype=storage, mars=True, caution=True)
+    if "rate_estimate" in config:
+        config["rate_estimate"] = "prodigy"
     whole = Problem(config)
     whole.run(5, 0.01)
     weights = [p.detach().clone() for p in whole.parameters]

@@ -252,8 +252,8 @@ def test_advantages_come_from_final_and_last_values() -> None:
 def test_gradient_bucket_clips_as_torch_does(factor: float) -> None:
     """By the norm of all gradients together; smaller gradients stay as they are."""
     torch.manual_seed(0)
-    policy = nn.Sequential(make_encoder((5,), 7, 2), nn.Linear(7, 3))
-    plain = nn.Sequential(make_encoder((5,), 7, 2), nn.Linear(7, 3))
+    policy = nn.Sequential(make_encoder((5,), 7, 2, "relu"), nn.Linear(7, 3))
+    plain = nn.Sequential(make_encoder((5,), 7, 2, "relu"), nn.Linear(7, 3))
     plain.load_state_dict(policy.state_dict())
     bucket = GradientBucket(policy)
     inputs = torch.randn(11, 5)

@@ -119,7 +119,7 @@ def digests_of_steps(world: World, config: TrainConfig, steps: int, keyed: bool)
         stack.enter_context(mock.patch.object(optimizers, "step", watched_step))
         if not keyed:
             stack.enter_context(mock.patch.object(optimizers, "keyed_generators", not_keyed))
-            stack.enter_context(mock.patch.object(optimizers, "seed_generators", lambda *_: None))
+            stack.enter_context(mock.patch.object(optimizers, "seed_generators"))
         while len(digests) < steps:
             learn(learner, learner.collector.collect())
             learner.iteration += 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import heavyball
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +18,7 @@ from dist_trainer.errors import ConfigError
 from dist_trainer.keyed import keyed_generators, keyed_seed, seed_generators
 from dist_trainer.optimizers import patches as patches  # before the first optimizer is made
 from dist_trainer.optimizers.newton import Newton
+from dist_trainer.optimizers.rate_free import Block, RateEstimate, scale_step_
 from dist_trainer.optimizers.state import capture_unit, decode, encode, restore_unit, unit_tensors
 from dist_trainer.optimizers.transforms import Mars, apply_caution_
 from dist_trainer.optimizers.units import Unit, make_units
@@ -30,6 +32,7 @@ class Optimizer:
     mars: Mars | None
     caution: bool
     newton: Newton | None
+    rate: RateEstimate | None  # a further factor on the rate
 
     @property
     def device(self) -> torch.device:
@@ -37,10 +40,10 @@ class Optimizer:
 
 
 def make_optimizer(config: dict[str, Any], policy: nn.Module) -> Optimizer:
-    """The optimizer that `config` describes (`_target_` and its arguments) over all trainable parameters of the policy.
+    """The optimizer that `config` describes (`_target_` and its arguments) over the policy's trainable parameters.
 
-    `mars*`, `caution` and `newton_*` are handled here, whatever heavyball's flags for these do; units.make_units
-    explains `groups` and `lstm_blocks`. A setting that is null is left out: the optimizer's own default holds.
+    `mars*`, `caution`, `newton_*` and `rate_*` are handled here, whatever heavyball's flags for these do;
+    units.make_units explains `groups` and `lstm_blocks`. A setting that is null is left out: the default holds.
 
     Raises ConfigError if there is no such class or it does not take the settings.
     """
@@ -49,6 +52,7 @@ def make_optimizer(config: dict[str, Any], policy: nn.Module) -> Optimizer:
     use_mars = settings.pop("mars", False)
     caution = settings.pop("caution", False)
     newton_settings = {name: settings.pop(name) for name in list(settings) if name.startswith("newton_")}
+    rate_settings = {name: settings.pop(name) for name in list(settings) if name.startswith("rate_")}
     newton = Newton.from_settings(newton_settings) if newton_settings else None
     # A pair must find the weight that it belongs to, and heavyball stacks equally shaped weights of an optimizer. A
     # low-rank preconditioner is one for all weights, and takes them as they are.
@@ -58,7 +62,24 @@ def make_optimizer(config: dict[str, Any], policy: nn.Module) -> Optimizer:
     if newton:
         newton.attach(units)
     mars = Mars([(part, mars_gamma, unit.beta1) for unit in units for part in unit.parts]) if use_mars else None
-    return Optimizer(units, mars, caution, newton)
+    return Optimizer(units, mars, caution, newton, _make_rate_estimate(rate_settings, units))
+
+
+def _make_rate_estimate(settings: dict[str, Any], units: list[Unit]) -> RateEstimate | None:
+    """By rate_estimate, rate_initial and rate_growth of the yaml; starts from the weights as they are."""
+    method = settings.get("rate_estimate")
+    if method is None:
+        return None
+    parts = [(unit, *part) for unit in units for part in zip(unit.weights, unit.parts, strict=True)]
+    parts.sort(key=lambda part: part[2].start)
+    blocks = []
+    for unit, weight, part in parts:
+        orthogonalized = isinstance(unit.inner, heavyball.MuonAdamW) and weight.dim() >= 2
+        blocks.append(Block(part, tuple(weight.shape), "spectral" if orthogonalized else "l1", unit.lr_scale))
+    names = {"rate_initial": "initial_d", "rate_growth": "growth"}
+    known = {name: settings[key] for key, name in names.items() if key in settings}
+    start = torch.cat([weight.detach().flatten() for _, weight, _ in parts])
+    return RateEstimate(method, blocks, start, **known)
 
 
 def correct_gradient_(optimizer: Optimizer, gradient: Tensor) -> None:
@@ -74,24 +95,42 @@ def step(
 
     `precond_factor` scales the rate at which a PSGD preconditioner is fitted.
     """
+    d = optimizer.rate.d if optimizer.rate else None
+    if optimizer.rate:
+        optimizer.rate.observe(gradient, _flat_weights(optimizer.units, gradient), lr)
     with keyed_generators(seed, optimizer.device):
         for unit in optimizer.units:
             seed_generators(keyed_seed(seed, "optimizer", optimizer_step, unit.name), optimizer.device)
-            _step_unit(optimizer, unit, gradient, lr * unit.lr_scale, precond_factor)
+            _step_unit(optimizer, unit, gradient, lr * unit.lr_scale, precond_factor, d)
     if optimizer.newton:
         optimizer.newton.check_consumed(optimizer.units)
 
 
-def _step_unit(optimizer: Optimizer, unit: Unit, gradient: Tensor, lr: float, precond_factor: float) -> None:
+@torch.no_grad()
+def _flat_weights(units: list[Unit], like: Tensor) -> Tensor:
+    """(parameters,) in the order of the flat gradient."""
+    flat = torch.empty_like(like)
+    for unit in units:
+        for weight, part in zip(unit.weights, unit.parts, strict=True):
+            flat[part] = weight.flatten()
+    return flat
+
+
+def _step_unit(
+    optimizer: Optimizer, unit: Unit, gradient: Tensor, lr: float, precond_factor: float, d: Tensor | None
+) -> None:
     unit.take_gradient(gradient)
     for group in unit.inner.param_groups:
         group["lr"] = lr
         if unit.precond_lr is not None:
             group["precond_lr"] = unit.precond_lr * precond_factor
-    before = [weight.detach().clone() for weight in unit.weights] if optimizer.caution else []
+    keep = optimizer.caution or d is not None
+    before = [weight.detach().clone() for weight in unit.weights] if keep else []
     unit.inner.step()
     if optimizer.caution:
         apply_caution_(unit.weights, before, lr * unit.inner.param_groups[0].get("weight_decay", 0.0))
+    if d is not None:
+        scale_step_(unit.weights, before, d)
 
 
 def capture(optimizer: Optimizer) -> dict[str, Any]:
@@ -99,6 +138,7 @@ def capture(optimizer: Optimizer) -> dict[str, Any]:
     return {
         "units": {unit.name: capture_unit(unit) for unit in optimizer.units},
         "previous_gradient": encode(optimizer.mars.previous if optimizer.mars else None),
+        "rate": encode(optimizer.rate.state() if optimizer.rate else None),
     }
 
 
@@ -114,6 +154,8 @@ def restore(optimizer: Optimizer, captured: dict[str, Any]) -> None:
         restore_unit(unit, units[unit.name])
     if optimizer.mars:
         optimizer.mars.previous = decode(captured["previous_gradient"], optimizer.device)
+    if optimizer.rate:
+        optimizer.rate.load(decode(captured["rate"], optimizer.device))
 
 
 def named_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
@@ -125,4 +167,6 @@ def named_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
     }
     if optimizer.mars and optimizer.mars.previous is not None:
         tensors["optimizer/previous_gradient"] = optimizer.mars.previous
+    if optimizer.rate:
+        tensors |= {f"optimizer/rate/{name}": tensor for name, tensor in optimizer.rate.state().items()}
     return tensors

@@ -27,6 +27,8 @@ from dist_trainer.optimizers.units import Unit
 
 # By name: heavyball derives others from these that never look for a pair.
 TAKE_PAIRS = ("PSGDKron", "LATHER", "PSGDLRA")
+PRODUCTS = ("central", "forward", "exact")
+EPSILON = {"float32": 3.45e-4, "bfloat16": 1e-3}  # by precision; benchmarks/LOG.md has the errors of others
 _PAIRS = "newton_pairs"  # in a parameter group: by a parameter's address, {vector, hessian_vector}, until consumed
 
 
@@ -35,24 +37,29 @@ class Newton:
     """When and how products are taken; the preconditioner is fitted at these steps alone."""
 
     every: int  # optimizer steps
-    epsilon: float  # size of the perturbation, in units of a standard normal probe per weight
-    central: bool  # g(w + eps v) - g(w - eps v), else g(w + eps v) - g(w)
+    product: str  # central: g(w + eps v) - g(w - eps v); forward: g(w + eps v) - g(w); exact: double backward
+    precision: str  # of the passes of a finite difference: float32 (and no TF32) | bfloat16 (autocast)
     sub_batch: int  # one of so many groups of environments is used for the product
-    fits: int = 0  # of one parameter's preconditioner to a pair, counted over all parameters
+    epsilon: float | None = None  # of a finite difference, in units of a standard normal probe; None: EPSILON's
+    fits: int = 0  # of one unit's preconditioner to a pair, counted over all units
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> Newton:
-        """From the optimizer's newton_* settings, all of them. Raises ConfigError."""
+        """From the optimizer's newton_* settings; all but newton_epsilon must be there. Raises ConfigError."""
         names = {f"newton_{field.name}" for field in fields(cls) if field.name != "fits"}
         for name in settings.keys() - names:
             raise ConfigError(f"optimizer.{name}", settings[name], f"no such setting; {choices(names, name)}")
-        for name in sorted(names - settings.keys()):
+        for name in sorted(names - settings.keys() - {"newton_epsilon"}):
             raise ConfigError(f"optimizer.{name}", None, f"needs a value, with {', '.join(sorted(settings))}")
         for name in ("newton_every", "newton_sub_batch"):
             if settings[name] < 1:
                 raise ConfigError(f"optimizer.{name}", settings[name], "must be at least 1")
-        if not settings["newton_epsilon"] > 0:
-            raise ConfigError("optimizer.newton_epsilon", settings["newton_epsilon"], "must be greater than 0")
+        for name, valid in (("newton_product", PRODUCTS), ("newton_precision", tuple(EPSILON))):
+            if settings[name] not in valid:
+                raise ConfigError(f"optimizer.{name}", settings[name], choices(valid, str(settings[name])))
+        epsilon = settings.get("newton_epsilon")
+        if epsilon is not None and not epsilon > 0:
+            raise ConfigError("optimizer.newton_epsilon", epsilon, "must be greater than 0")
         return cls(**{name.removeprefix("newton_"): value for name, value in settings.items()})
 
     def is_due(self, optimizer_step: int) -> bool:
@@ -101,45 +108,76 @@ def _fits_if_paired(groups: Sequence[dict[str, Any]], _: object) -> float:
 
 
 def finite_difference_product(
-    parameters: Sequence[nn.Parameter],
-    gradient: Callable[[], Tensor],
-    newton: Newton,
-    seed: int,
+    parameters: Sequence[nn.Parameter], gradient: Callable[[], Tensor], newton: Newton, seed: int
 ) -> tuple[Tensor, Tensor]:
     """A standard normal probe v and H v by differences of the gradient; weights are put back bit for bit.
 
-    H v = (g(w + eps v) - g(w - eps v)) / (2 eps), or its one-sided form. Autocast and TF32 are off meanwhile: their
-    rounding is larger than the difference (benchmarks/LOG.md).
+    H v = (g(w + eps v) - g(w - eps v)) / (2 eps), or its one-sided form. In float32 autocast and TF32 are off
+    meanwhile: their rounding is larger than the difference (benchmarks/LOG.md).
 
     Args:
         gradient: computes the flat gradient (parameters,) at the weights as they then are.
         seed: the same on all learners, so that their products can be added up.
     """
-    sizes = [p.numel() for p in parameters]
-    device, dtype = parameters[0].device, parameters[0].dtype
-    with keyed_generators(seed, device):
-        probe = torch.randn(sum(sizes), device=device, dtype=dtype)
+    vector = _probe(parameters, seed)
     saved = [p.detach().clone() for p in parameters]
+    epsilon = EPSILON[newton.precision] if newton.epsilon is None else newton.epsilon
+    central = newton.product == "central"
 
     def gradient_at(distance: float) -> Tensor:
         with torch.no_grad():
-            for parameter, weight, part in zip(parameters, saved, probe.split(sizes), strict=True):
+            parts = vector.split([p.numel() for p in parameters])
+            for parameter, weight, part in zip(parameters, saved, parts, strict=True):
                 parameter.copy_(torch.add(weight, part.view_as(weight), alpha=distance))
         return gradient().clone()
 
     try:
-        with _full_precision(device):
-            ahead = gradient_at(newton.epsilon)
-            behind = gradient_at(-newton.epsilon if newton.central else 0.0)
+        with _precision(newton.precision, vector.device):
+            ahead = gradient_at(epsilon)
+            behind = gradient_at(-epsilon if central else 0.0)
     finally:
         with torch.no_grad():
             for parameter, weight in zip(parameters, saved, strict=True):
                 parameter.copy_(weight)
-    return probe, (ahead - behind) / (newton.epsilon * (2 if newton.central else 1))
+    return vector, (ahead - behind) / (epsilon * (2 if central else 1))
+
+
+def exact_product(
+    parameters: Sequence[nn.Parameter], loss: Callable[[], Tensor | None], seed: int
+) -> tuple[Tensor, Tensor]:
+    """The same by differentiating twice (Pearlmutter, "Fast exact multiplication by the Hessian", 1994).
+
+    Args:
+        loss: computes the loss (); None where this learner has nothing to add.
+        seed: the same on all learners, so that their products can be added up.
+
+    Raises RuntimeError if some operation of the policy has no double backward.
+    """
+    vector = _probe(parameters, seed)
+    with _precision("float32", vector.device):
+        value = loss()
+        if value is None:
+            return vector, torch.zeros_like(vector)
+        gradients = torch.autograd.grad(value, parameters, create_graph=True, materialize_grads=True)
+        along = torch.cat([gradient.flatten() for gradient in gradients]) @ vector
+        columns = torch.autograd.grad(along, parameters, materialize_grads=True)
+    return vector, torch.cat([column.flatten() for column in columns])
+
+
+def _probe(parameters: Sequence[nn.Parameter], seed: int) -> Tensor:
+    """Standard normal, (parameters,)."""
+    device, dtype = parameters[0].device, parameters[0].dtype
+    with keyed_generators(seed, device):
+        return torch.randn(sum(p.numel() for p in parameters), device=device, dtype=dtype)
 
 
 @contextmanager
-def _full_precision(device: torch.device) -> Iterator[None]:
+def _precision(name: str, device: torch.device) -> Iterator[None]:
+    """float32: no autocast, no TF32. bfloat16: autocast to it."""
+    if name == "bfloat16":
+        with torch.autocast(device.type, torch.bfloat16):
+            yield
+        return
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:

@@ -7,6 +7,7 @@ and its own settings from the yaml, all by name.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -20,6 +21,7 @@ class Policy(nn.Module, ABC):
     """
 
     action_head: ActionHead
+    double_backward: ClassVar[bool] = True  # whether its gradient can be differentiated again
 
     @abstractmethod
     def initial_state(self, rows: int) -> Tensor:

@@ -21,9 +21,10 @@ class FeedforwardPolicy(Policy):
         action_high: tuple[float, ...],
         hidden_size: int,
         encoder_layers: int,
+        activation: str,
     ):
         super().__init__()
-        self.encoder = make_encoder(observation_shape, hidden_size, encoder_layers)
+        self.encoder = make_encoder(observation_shape, hidden_size, encoder_layers, activation)
         self.action_head = make_action_head(hidden_size, action_kind, action_sizes, action_low, action_high)
         self.value_head = scaled_linear(hidden_size, 1, gain=1.0)
 

@@ -13,6 +13,8 @@ from dist_trainer.policies.reset_lstm import ResetLSTM
 class RecurrentPolicy(Policy):
     """The state (2, N, H) is the LSTM's h and c."""
 
+    double_backward = False  # no fused LSTM has it: neither cuDNN's nor oneDNN's
+
     def __init__(
         self,
         observation_shape: tuple[int, ...],
@@ -22,9 +24,10 @@ class RecurrentPolicy(Policy):
         action_high: tuple[float, ...],
         hidden_size: int,
         encoder_layers: int,
+        activation: str,
     ):
         super().__init__()
-        self.encoder = make_encoder(observation_shape, hidden_size, encoder_layers)
+        self.encoder = make_encoder(observation_shape, hidden_size, encoder_layers, activation)
         self.lstm = ResetLSTM(hidden_size, hidden_size)
         self.action_head = make_action_head(hidden_size, action_kind, action_sizes, action_low, action_high)
         self.value_head = scaled_linear(hidden_size, 1, gain=1.0)
