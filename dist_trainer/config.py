@@ -114,6 +114,7 @@ class TrainConfig:
     env_threads: int | None = None  # per learner; default: the same
 
     log_every: int = 1  # iterations between points in TensorBoard
+    diagnostics_every: int = 50  # iterations between looks at noise, preconditioners, update sizes; 0: never, no cost
     check_every: int = 10  # iterations between comparisons of the learners' weights; 0: never
     checkpoint_every: int | None = None  # iterations between checkpoints
     checkpoint_minutes: float = 5.0  # minutes between checkpoints; one is written at the end and on Ctrl-C as well
