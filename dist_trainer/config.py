@@ -25,7 +25,7 @@ STORAGE_DTYPES = ("float32", "float64", "bfloat16", "float16")  # of settings of
 # All that `resume=` allows to change: what takes effect and leaves the run the same one. The rest is in the checkpoint.
 RESUMABLE = (
     *("total_env_steps", "ppo.*", "schedule.*", "precond_schedule.*", "adaptive_rate.*", "optimizer.lr"),
-    *("log_every", "check_every", "checkpoint_every", "checkpoint_minutes", "keep_checkpoints"),
+    *("log_every", "check_every", "diagnostics_every", "checkpoint_every", "checkpoint_minutes", "keep_checkpoints"),
     *("max_bad_updates", "collective_timeout_s", "device", "torch_threads", "env_threads"),
 )
 NOT_RESUMABLE = "ppo.minibatches"
@@ -238,7 +238,7 @@ def validate_train(config: TrainConfig, world_size: int) -> None:
     _at_least(config, "", 1, "total_envs", "horizon", "total_env_steps", "log_every")
     _threads(config)
     _at_least(config, "", 1, "checkpoint_every", "keep_checkpoints", "max_bad_updates", "collective_timeout_s")
-    _at_least(config, "", 0, "seed", "check_every")
+    _at_least(config, "", 0, "seed", "check_every", "diagnostics_every")
     _require(config.seed < 2**63, "seed", config.seed, "must be below 2**63")
     _require(config.checkpoint_minutes > 0, "checkpoint_minutes", config.checkpoint_minutes, "must be above 0")
     # The run folder's config.yaml holds it too, and a ${...} there is a reference to another setting.
