@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from dist_trainer.envs import EnvPool, EnvSpec
 from dist_trainer.errors import ConfigError
 from dist_trainer.keyed import keyed_generators, keyed_seed
 from dist_trainer.normalize import ObservationNormalizer, ReturnNormalizer
+from dist_trainer.optimizers.compilation import missing_for_compilation, set_compilation
 from dist_trainer.policies import Policy
 from dist_trainer.ppo import GradientBucket
 from dist_trainer.rollout import Collector
@@ -98,6 +100,7 @@ def make_learner(config: TrainConfig, world: World) -> Learner:
     policy = make_policy(config, pool.spec, world.device)
     for tensor in policy.state_dict().values():
         world.broadcast_(tensor)  # a policy of the user's may draw its weights from elsewhere
+    decide_on_compilation(config, world)
     observations = make_observation_normalizer(config, pool.spec, world.device)
     returns = ReturnNormalizer(
         pool.rows,
@@ -117,6 +120,18 @@ def make_learner(config: TrainConfig, world: World) -> Learner:
         gradients=GradientBucket(policy),
         optimizer=optimizers.make_optimizer(config.optimizer, policy),
     )
+
+
+def decide_on_compilation(config: TrainConfig, world: World) -> None:
+    """Compiles the optimizer's update if that was asked for and every learner can: compiled code rounds differently."""
+    if not config.compile_optimizer:
+        set_compilation(False)
+        return
+    missing = missing_for_compilation(world.device)
+    everyone_can = not world.sum_(torch.tensor(float(missing is not None), device=world.device)).item()
+    set_compilation(everyone_can)
+    if missing:
+        warnings.warn(f"compile_optimizer is off: {missing} (learner {world.rank})", stacklevel=2)
 
 
 def warm_up_normalizer(learner: Learner) -> None:

@@ -10,7 +10,7 @@ from dist_trainer.config import AdaptiveRateConfig, ScheduleConfig
 def schedule_factor(config: ScheduleConfig, progress: float) -> float:
     """The factor on the base rate at `progress`, from 0 (start) to 1 (end of the run)."""
     if progress < config.warmup:
-        return progress / config.warmup
+        return max(progress / config.warmup, 1e-6)  # not 0: schedule-free averaging would divide 0 by 0
     rest = (progress - config.warmup) / (1 - config.warmup) if config.warmup < 1 else 0.0
     if config.kind == "constant":
         return 1.0

@@ -6,9 +6,7 @@ import warnings
 
 from heavyball import utils
 
-# Compiling takes 24 to 90 s at the first step on a CPU, and the mode that heavyball asks for may choose different
-# kernels on different learners.
-utils.compile_mode = None
+utils.compile_mode = None  # until compilation.set_compilation says otherwise
 
 # A PSGD step evaluates a schedule of its own on a tensor, which makes the host wait for the device, to learn whether a
 # cache is worth while that is not in use here.
