@@ -95,14 +95,20 @@ class Report:
         values["optimizer/grad_norm"] = update.grad_norm
         values["optimizer/clipped_steps"] = update.clipped_steps
         values["optimizer/undone_updates"] = float(update.undone)
+        if config.adaptive_rate.target_kl is not None:
+            values["optimizer/rate_factor"] = update.rate_factor
+        if update.estimated_d is not None:
+            values["optimizer/estimated_d"] = update.estimated_d
         values["perf/env_steps_per_second"] = config.horizon_env_steps / elapsed
         values |= {f"perf/{name}_seconds": seconds for name, seconds in phases.items()}
         values["charts/iteration"] = learner.iteration
         values["charts/seconds"] = self.seconds
         last = learner.iteration >= config.iterations
-        if learner.iteration % config.log_every == 0 or last:
+        points = values if learner.iteration % config.log_every == 0 or last else {}
+        points = points | {f"diagnostics/{name}": value for name, value in update.diagnostics.items()}
+        if points:
             try:
-                self.events.write(values, learner.env_steps)
+                self.events.write(points, learner.env_steps)
             except OSError as error:
                 self.progress.say(f"TensorBoard point not written: {error}")
         if update.undone:

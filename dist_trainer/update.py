@@ -6,12 +6,13 @@ Legend: T horizon, N rows of this learner, M minibatches, S segments of a miniba
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from dist_trainer import optimizers
+from dist_trainer.diagnostics import Watch, is_due
 from dist_trainer.keyed import keyed_seed
 from dist_trainer.learner import Learner
 from dist_trainer.optimizers.newton import exact_product, finite_difference_product
@@ -22,13 +23,16 @@ from dist_trainer.schedule import schedule_factor
 
 @dataclass
 class Update:
-    """What happened. `sums` are this learner's own; the rest is the same on all learners."""
+    """What happened. `sums` are this learner's own; the rest is the same on all learners, but for diagnostics."""
 
     sums: Tensor  # (LOSS_SUMS + return_sums,) float64 on the device
     lr: float
+    rate_factor: float  # on the rate, by the KL divergence of earlier iterations; part of lr
     grad_norm: float  # before clipping, mean over the optimizer steps
     clipped_steps: float  # fraction of the optimizer steps whose gradient was clipped
     undone: bool  # a gradient or a weight was not finite: weights and state are what they were before
+    estimated_d: float | None = None  # of optimizers that estimate their rate
+    diagnostics: dict[str, float] = field(default_factory=dict)  # on the first learner, where due and not undone
 
 
 class Backup:
@@ -70,6 +74,7 @@ def learn(learner: Learner, rollout: Rollout) -> Update:
     sums = torch.zeros(len(LOSS_SUMS), dtype=torch.float64, device=device)
     norms = torch.zeros(3, dtype=torch.float64, device=device)  # sum of norms, clipped steps, non-finite steps
     optimizer_steps = 0
+    watch = Watch(learner, global_samples) if is_due(config, learner.iteration) else None
 
     for epoch in range(config.ppo.update_epochs):
         if epoch > 0 and config.ppo.advantage == "vtrace":
@@ -83,11 +88,17 @@ def learn(learner: Learner, rollout: Rollout) -> Update:
             learner.gradients.zero()
             loss, batch_sums = ppo_loss(learner.policy, learner.observations, batch, config.ppo, global_samples)
             loss.backward()
+            if watch:
+                watch.own_gradient(learner.gradients.flat)
             gradient = learner.gradients.reduce(world)
+            if watch:
+                watch.before_step(gradient)
             optimizers.correct_gradient_(learner.optimizer, gradient)
             norm = learner.gradients.clip(config.ppo.max_grad_norm)
             key = {"seed": config.seed, "optimizer_step": learner.optimizer_step}
             optimizers.step(learner.optimizer, gradient, lr=lr, precond_factor=precond_factor, **key)
+            if watch:
+                watch.after_step()
             learner.optimizer_step += 1
             optimizer_steps += 1
             epoch_sums += batch_sums
@@ -105,12 +116,16 @@ def learn(learner: Learner, rollout: Rollout) -> Update:
         before.put_back(learner)
     else:
         learner.observations.update(rollout.observations, world)
+    rate = learner.optimizer.rate
     return Update(
         sums=torch.cat([sums, return_sums(targets, rollout.values)]),
         lr=lr,
+        rate_factor=learner.rate_factor,
         grad_norm=norm_sum / optimizer_steps,
         clipped_steps=clipped / optimizer_steps,
         undone=bad > 0,
+        estimated_d=rate.d.item() if rate else None,
+        diagnostics=watch.read() if watch and not bad else {},
     )
 
 
