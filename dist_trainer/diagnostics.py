@@ -192,7 +192,8 @@ def _triangular_extremes(stored: Any) -> tuple[Tensor, Tensor]:
 
 
 def low_rank_extremes(d: Tensor, u: Tensor, v: Tensor, tolerance: float = 1e-3) -> tuple[Tensor, Tensor]:
-    """Largest and smallest eigenvalue (1,) of P = Q^T Q, Q = (I + U V^T) diag(d), to a relative `tolerance`.
+    """Largest and smallest eigenvalue (1,) of P = Q^T Q, Q = (I + U V^T) diag(d), to a relative `tolerance`; one
+    below 1e-30 of the bound on the largest counts as that.
 
     P - x = (D^2 - x) + C S C^T, with C = D [U, V] and S = [[0, I], [I, U^T U]]. So many eigenvalues of P are below x
     as of D^2 and of the small matrix -S^-1 - C^T (D^2 - x)^-1 C are negative, less the R of -S^-1 (inertia adds up
@@ -212,8 +213,7 @@ def low_rank_extremes(d: Tensor, u: Tensor, v: Tensor, tolerance: float = 1e-3) 
     singular = torch.linalg.svdvals(inside)  # of I + U V^T where it is not the identity
     highest = (d_squared.max() * singular.max().clamp(min=1).square()).item() * (1 + tolerance)
     lowest = (d_squared.min() * singular.min().clamp(max=1).square()).item() * (1 - tolerance)
-    if not 0 < lowest < highest < math.inf:
-        return d.new_full((1,), highest), d.new_zeros(1)
+    lowest = max(lowest, 1e-30 * highest)
 
     def count_below(x: float) -> int:
         gap = d_squared - x

@@ -301,6 +301,17 @@ def test_extremes_of_low_rank_matrices(size: int, rank: int, spread: float, scal
     assert smallest.item() == pytest.approx(singular[-1].item(), rel=1e-5)
 
 
+def test_extremes_of_a_singular_matrix() -> None:
+    generator = torch.Generator().manual_seed(0)
+    u, v = (torch.randn(20, 2, generator=generator, dtype=torch.float64) for _ in range(2))
+    d = torch.randn(20, generator=generator, dtype=torch.float64)
+    d[3] = 0
+    singular = torch.linalg.svdvals((torch.eye(20, dtype=torch.float64) + u @ v.T) * d).square()
+    largest, smallest = low_rank_extremes(d, u, v, tolerance=1e-6)
+    assert largest.item() == pytest.approx(singular[0].item(), rel=1e-5)
+    assert 0 < smallest.item() < 1e-25
+
+
 def test_several_products_in_a_unit_are_blocks() -> None:
     """heavyball stacks weights of one shape: all are in the state of the first."""
     generator = torch.Generator().manual_seed(0)
