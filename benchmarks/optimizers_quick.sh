@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Default settings of five optimizers on CartPole and the T-maze, five seeds each, with samples to solve.
 #
-#   bash benchmarks/optimizers_quick.sh [--seeds N] [--steps N] [--folder FOLDER] [OPTIMIZER ...]
+#   bash benchmarks/optimizers_quick.sh [--seeds N] [--folder FOLDER] [OPTIMIZER ...]
 #
 # Python: $PYTHON, else the virtual environment of launch/setup.sh.
 set -euo pipefail

@@ -238,8 +238,11 @@ def products_of(learner: Learner, updates: int = 1) -> list[tuple[int, Tensor, T
     return watch.pairs
 
 
-@pytest.mark.parametrize(("kind", "tolerance"), [("central", 0.005), ("forward", 0.05)])
-def test_product_is_the_hessian_of_the_unclipped_loss(kind: str, tolerance: float) -> None:
+@pytest.mark.parametrize(
+    ("kind", "precision", "tolerance"),
+    [("central", "float32", 0.005), ("forward", "float32", 0.05), ("central", "bfloat16", 0.1)],
+)
+def test_product_is_the_hessian_of_the_unclipped_loss(kind: str, precision: str, tolerance: float) -> None:
     """Against an exact double backward in float64 through the same loss, for an LSTM of 128 in float32.
 
     Without ReLUs: differences see their kinks within reach, a double backward never does.
@@ -251,7 +254,8 @@ def test_product_is_the_hessian_of_the_unclipped_loss(kind: str, tolerance: floa
         "ppo.clip=0.1",
         "ppo.value_clip=0.1",
     ]
-    learner = learner_for(*settings, "optimizer.newton_sub_batch=1", f"optimizer.newton_product={kind}")
+    how = [f"optimizer.newton_product={kind}", f"optimizer.newton_precision={precision}"]
+    learner = learner_for(*settings, "optimizer.newton_sub_batch=1", *how)
     learn(learner)  # the policy is no longer the one that acted: clipping would matter
     learner.optimizer_step = 0
     exact = learner_for(*settings, "dtype=float64")

@@ -41,6 +41,7 @@ OTHER: dict[str, Any] = {
     "lower_bound_beta": 0.1,
     "max_size_triangular": 5,
     "rank": 2,
+    "delayed": False,
     "shampoo_beta": 0.5,
     "max_precond_dim": 5,
     "precondition_1d": True,

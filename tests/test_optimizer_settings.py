@@ -99,8 +99,6 @@ class Run:
     """An optimizer over weights of all kinds. A Newton optimizer gets a pair in its first `pairs` steps."""
 
     def __init__(self, config: dict[str, Any], weights: dict[str, Tensor] = WEIGHTS, pairs: int = 1000):
-        if config["_target_"].endswith(("LRA", "SOAP")):  # heavyball's fail on a weight without dimensions
-            weights = {name: weight if weight.dim() else weight[None] for name, weight in weights.items()}
         self.module = Tree(weights)
         self.optimizer = optimizers.make_optimizer(config, self.module)
         self.pairs = pairs
@@ -291,6 +289,17 @@ def test_moments_are_the_recursions(path: Path, knob: str, changed: bool) -> Non
     updates = expected(config, run, GRADIENTS[:6])
     first = 1 if config["_target_"].endswith("LRA") else 0
     close(torch.stack(changes[first:]), -LR * torch.stack(updates[first:]))
+
+
+@each("delayed")
+def test_delayed_preconditions_with_the_factors_of_before_the_fit(path: Path) -> None:
+    """The first step of a fit is that without one; the next is not. Without the setting the first differs too."""
+    for delayed in (True, False):
+        fitted, not_fitted = (
+            Run(configure(path, delayed=delayed, precond_lr=rate)).steps(GRADIENTS[:2]) for rate in (0.3, 0.0)
+        )
+        assert torch.allclose(fitted[0], not_fitted[0], rtol=1e-6) == delayed
+        assert not torch.allclose(fitted[1], not_fitted[1], rtol=1e-3)
 
 
 @each("betas", but=("sf_adamw",))

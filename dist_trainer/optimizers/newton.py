@@ -28,7 +28,7 @@ from dist_trainer.optimizers.units import Unit
 # By name: heavyball derives others from these that never look for a pair.
 TAKE_PAIRS = ("PSGDKron", "LATHER", "PSGDLRA")
 PRODUCTS = ("central", "forward", "exact")
-EPSILON = {"float32": 3.45e-4, "bfloat16": 1e-3}  # by precision; benchmarks/LOG.md has the errors of others
+EPSILON = {"float32": 3.45e-4, "bfloat16": 5e-3}  # by precision; benchmarks/LOG.md has the errors of others
 _PAIRS = "newton_pairs"  # in a parameter group: by a parameter's address, {vector, hessian_vector}, until consumed
 
 
@@ -175,7 +175,8 @@ def _probe(parameters: Sequence[nn.Parameter], seed: int) -> Tensor:
 def _precision(name: str, device: torch.device) -> Iterator[None]:
     """float32: no autocast, no TF32. bfloat16: autocast to it."""
     if name == "bfloat16":
-        with torch.autocast(device.type, torch.bfloat16):
+        # Without the cache: it would go on with the weights of before the perturbation.
+        with torch.autocast(device.type, torch.bfloat16, cache_enabled=False):
             yield
         return
     before = torch.get_float32_matmul_precision()

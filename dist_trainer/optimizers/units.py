@@ -48,6 +48,7 @@ class _Weight:
     name: str
     weight: nn.Parameter
     part: slice
+    dims: int
 
 
 def make_units(settings: dict[str, Any], policy: nn.Module, one_by_one: bool) -> list[Unit]:
@@ -95,13 +96,15 @@ def _weights(policy: nn.Module) -> Iterator[_Weight]:
     at = 0
     for name, parameter in policy.named_parameters():
         if parameter.requires_grad:
-            yield _Weight(name, parameter, slice(at, at + parameter.numel()))
+            # A scalar as a vector of one: SOAP and PSGDLRA cannot step scalars.
+            weight = parameter if parameter.dim() else nn.Parameter(parameter.detach().view(1))
+            yield _Weight(name, weight, slice(at, at + parameter.numel()), parameter.dim())
             at += parameter.numel()
 
 
 def _selects(group: dict[str, Any], weight: _Weight) -> bool:
     by_name = any(fnmatchcase(weight.name, pattern) for pattern in group.get("names") or ())
-    return by_name or weight.weight.dim() in (group.get("dims") or ())
+    return by_name or weight.dims in (group.get("dims") or ())
 
 
 def _split(settings: dict[str, Any], weights: list[_Weight], one_by_one: bool) -> Iterator[tuple[str, list[_Weight]]]:
@@ -119,7 +122,7 @@ def _split(settings: dict[str, Any], weights: list[_Weight], one_by_one: bool) -
             for gate, rows in enumerate(weight.weight.detach().chunk(GATES)):
                 start = weight.part.start + gate * size
                 name = f"{weight.name}.gate{gate}"
-                yield name, [_Weight(name, nn.Parameter(rows), slice(start, start + size))]
+                yield name, [_Weight(name, nn.Parameter(rows), slice(start, start + size), rows.dim())]
         else:
             yield weight.name, [weight]
 
