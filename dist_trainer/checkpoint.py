@@ -33,6 +33,7 @@ def save_checkpoint(learner: Learner, run_dir: Path, keep: int, extra: dict[str,
         "state": world.gather(learner.collector.state, 1),
         "running_returns": world.gather(learner.returns.running, 0),
     }
+    optimizer = optimizers.gather_captured(learner.optimizer, world)
     if not world.is_first:
         return
     payload = io.BytesIO()
@@ -42,7 +43,7 @@ def save_checkpoint(learner: Learner, run_dir: Path, keep: int, extra: dict[str,
             "optimizer_step": learner.optimizer_step,
             "rate_factor": learner.rate_factor,
             "policy": learner.policy.state_dict(),
-            "optimizer": optimizers.capture(learner.optimizer),
+            "optimizer": optimizer,
             "observation_normalizer": learner.observations.state_dict(),
             "return_moments": learner.returns.moments.state_dict(),
             "per_env": per_env,

@@ -24,8 +24,17 @@ STORAGE_DTYPES = ("float32", "float64", "bfloat16", "float16")  # of settings of
 
 # All that `resume=` allows to change: what takes effect and leaves the run the same one. The rest is in the checkpoint.
 RESUMABLE = (
-    *("total_env_steps", "ppo.*", "schedule.*", "precond_schedule.*", "adaptive_rate.*", "optimizer.lr"),
-    *("log_every", "check_every", "diagnostics_every", "checkpoint_every", "checkpoint_minutes", "keep_checkpoints"),
+    *("total_env_steps", "ppo.*", "schedule.*", "precond_schedule.*", "adaptive_rate.*"),
+    *("optimizer.lr", "optimizer.sync", "optimizer.shard_group"),
+    *(
+        "log_every",
+        "check_every",
+        "on_drift",
+        "diagnostics_every",
+        "checkpoint_every",
+        "checkpoint_minutes",
+        "keep_checkpoints",
+    ),
     *("max_bad_updates", "collective_timeout_s", "device", "compile_optimizer", "torch_threads", "env_threads"),
 )
 NOT_RESUMABLE = "ppo.minibatches"
@@ -117,6 +126,7 @@ class TrainConfig:
     log_every: int = 1  # iterations between points in TensorBoard
     diagnostics_every: int = 50  # iterations between looks at noise, preconditioners, update sizes; 0: never, no cost
     check_every: int = 10  # iterations between comparisons of the learners' weights; 0: never
+    on_drift: str = "stop"  # stop | resync (overwrite the minority's): what to do if learners differ at a check
     checkpoint_every: int | None = None  # iterations between checkpoints
     checkpoint_minutes: float = 5.0  # minutes between checkpoints; one is written at the end and on Ctrl-C as well
     keep_checkpoints: int = 3  # the newest; older ones are removed
@@ -207,7 +217,9 @@ def _validate_optimizer(settings: dict[str, Any], name: str = "optimizer") -> No
         check(key, lambda x: x >= 0, "must be a number of at least 0")
     for key in ("max_size_triangular", "max_precond_dim"):
         check(key, lambda x: x >= 0, "must be at least 0")
-    for key in ("rank", "precondition_frequency"):
+    if "sync" in settings:
+        _one_of(f"{name}.sync", settings["sync"], ("replicated", "sharded"))
+    for key in ("rank", "precondition_frequency", "shard_group"):
         check(key, lambda x: x >= 1, "must be at least 1")
     for key in ("precond_init_scale", "rate_initial"):
         check(key, lambda x: x > 0, "must be above 0")
@@ -249,6 +261,7 @@ def validate_train(config: TrainConfig, world_size: int) -> None:
     # The run folder's config.yaml holds it too, and a ${...} there is a reference to another setting.
     _require("${" not in (config.run_dir or ""), "run_dir", config.run_dir, "must not contain ${")
     _one_of("device", config.device, ("auto", "cpu", "cuda"))
+    _one_of("on_drift", config.on_drift, ("stop", "resync"))
     _one_of("dtype", config.dtype, ("float32", "float64"))
 
     ppo = config.ppo

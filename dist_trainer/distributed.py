@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, ParamSpec, TypeVar
 
@@ -59,6 +59,8 @@ class World:
     local_rank: int  # among the learners of this machine
     local_size: int
     device: torch.device
+    group: dist.ProcessGroup | None = None  # None: all learners of the run
+    members: tuple[int, ...] = ()  # of a group: the ranks of its learners in the run
 
     @property
     def is_first(self) -> bool:
@@ -67,13 +69,13 @@ class World:
     def sum_(self, tensor: Tensor) -> Tensor:
         """Sums over all learners, in place. The result has the same bits on every learner."""
         if self.size > 1:
-            _together(dist.all_reduce, tensor)
+            _together(dist.all_reduce, tensor, group=self.group)
         return tensor
 
-    def broadcast_(self, tensor: Tensor) -> Tensor:
-        """Overwrites the tensor with the first learner's, in place."""
+    def broadcast_(self, tensor: Tensor, source: int = 0) -> Tensor:
+        """Overwrites the tensor with that of the learner of rank `source`, in place."""
         if self.size > 1:
-            _together(dist.broadcast, tensor, src=0)
+            _together(dist.broadcast, tensor, group=self.group, group_src=source)
         return tensor
 
     def broadcast(self, value: T) -> T:
@@ -81,7 +83,7 @@ class World:
         if self.size == 1:
             return value
         values: list[Any] = [value]
-        _together(dist.broadcast_object_list, values, src=0, device=self.device)
+        _together(dist.broadcast_object_list, values, group=self.group, group_src=0, device=self.device)
         return values[0]
 
     def gather(self, tensor: Tensor, dim: int) -> Tensor | None:
@@ -92,16 +94,46 @@ class World:
             return torch.cat([tensor] * self.size, dim)
         tensor = tensor.contiguous()
         parts = [torch.empty_like(tensor) for _ in range(self.size)] if self.is_first else None
-        _together(dist.gather, tensor, parts)
+        _together(dist.gather, tensor, parts, group=self.group, group_dst=0)
         return torch.cat(parts, dim) if parts else None
+
+    def gather_values(self, value: T) -> list[T] | None:
+        """On the first learner: the values of all, of any picklable type, in the order of the ranks."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] | None = [None] * self.size if self.is_first else None
+        _together(dist.gather_object, value, values, group=self.group, group_dst=0)
+        return values
 
     def all_gather(self, tensor: Tensor) -> Tensor:
         """(size, *tensor.shape): the equally shaped tensors of all learners, on every learner."""
         if self.size == 1:
             return tensor[None]
         parts = [torch.empty_like(tensor) for _ in range(self.size)]
-        _together(dist.all_gather, parts, tensor.contiguous())
+        _together(dist.all_gather, parts, tensor.contiguous(), group=self.group)
         return torch.stack(parts)
+
+    def subgroup(self, size: int) -> World:
+        """Of the groups of `size` consecutive learners the one that this learner is in, as a world of its own.
+
+        All learners must call it. `size` must divide their number.
+        """
+        if size == self.size:
+            return self
+        return self._one_of([range(start, start + size) for start in range(0, self.size, size)])
+
+    def peers(self, size: int) -> World:
+        """The learners that have this learner's place in the other groups of `size`. All learners must call it."""
+        return self if size == 1 else self._one_of([range(place, self.size, size) for place in range(size)])
+
+    def _one_of(self, groups: Sequence[range]) -> World:
+        """Of groups that divide all learners the one that this learner is in."""
+        own = next(ranks for ranks in groups if self.rank in ranks)
+        group = None
+        for ranks in groups if len(own) > 1 else ():
+            made = dist.new_group(list(ranks))  # by all learners, members or not
+            group = made if ranks is own else group
+        return replace(self, rank=own.index(self.rank), size=len(own), group=group, members=tuple(own))
 
 
 class LearnersDiffer(RuntimeError):
@@ -114,22 +146,47 @@ def check_identical(world: World, tensors: Mapping[str, Tensor]) -> None:
     Raises LearnersDiffer that names the first tensor that differs and the ranks that disagree with the majority: all
     ranks where there is none, as between two learners.
     """
-    if world.size == 1:
-        return
+    different = _differences(world, tensors)
+    if different.any():
+        raise LearnersDiffer(_describe(world, list(tensors), different))
+
+
+def make_identical(world: World, tensors: Mapping[str, Tensor]) -> str | None:
+    """Compares like check_identical, and overwrites what differs with the tensor of the majority's first learner (of
+    the first learner of all where there is no majority). Returns what was found, in words; None if nothing."""
+    different = _differences(world, tensors)
+    if not different.any():
+        return None
+    for index, (name, tensor) in enumerate(tensors.items()):
+        if different[:, index].any():
+            source = int((~different[:, index]).nonzero()[0])
+            there = tensor.detach().to(world.device, copy=True)  # some of an optimizer's counters are on the host
+            tensors[name].detach().copy_(world.broadcast_(there, source))
+    return _describe(world, list(tensors), different)
+
+
+def _differences(world: World, tensors: Mapping[str, Tensor]) -> Tensor:
+    """(W, K) on the host: which learner's tensor is not as that of the most (of the first learner among equals)."""
+    if world.size == 1 or not tensors:
+        return torch.zeros(world.size, len(tensors), dtype=torch.bool)
     sums = torch.stack([_checksum(tensor).to(world.device) for tensor in tensors.values()])  # (K,) int64
     everyone = world.all_gather(sums).cpu()  # (W, K)
-    different = everyone != everyone.mode(dim=0).values  # (W, K)
-    if different.any():
-        first = int(different.any(dim=0).nonzero()[0])
-        minority = different[:, first].nonzero().flatten().tolist()
-        no_majority = 2 * len(minority) >= world.size
-        ranks = list(range(world.size)) if no_majority else minority
-        name = list(tensors)[first]
-        count = int(different.any(dim=0).sum())
-        raise LearnersDiffer(
-            f"learners hold different values of {name} ({count} of {len(tensors)} tensors differ); "
-            f"not as the majority{' (there is none)' if no_majority else ''}: ranks {ranks}"
-        )
+    votes = (everyone[:, None] == everyone[None]).sum(1)  # (W, K) learners that agree with each
+    chosen = votes.argmax(0, keepdim=True)  # (1, K) the first of those with most
+    return everyone != everyone.gather(0, chosen)
+
+
+def _describe(world: World, names: list[str], different: Tensor) -> str:
+    first = int(different.any(dim=0).nonzero()[0])
+    minority = different[:, first].nonzero().flatten().tolist()
+    no_majority = 2 * len(minority) >= world.size
+    members = world.members or tuple(range(world.size))
+    ranks = [members[place] for place in (range(world.size) if no_majority else minority)]
+    count = int(different.any(dim=0).sum())
+    return (
+        f"learners hold different values of {names[first]} ({count} of {len(names)} tensors differ); "
+        f"not as the majority{' (there is none)' if no_majority else ''}: ranks {ranks}"
+    )
 
 
 def _checksum(tensor: Tensor) -> Tensor:

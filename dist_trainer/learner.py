@@ -118,7 +118,7 @@ def make_learner(config: TrainConfig, world: World) -> Learner:
         returns=returns,
         collector=Collector(pool, policy, observations, config.horizon, world.device),
         gradients=GradientBucket(policy),
-        optimizer=optimizers.make_optimizer(config.optimizer, policy),
+        optimizer=optimizers.make_optimizer(config.optimizer, policy, world),
     )
 
 
@@ -151,4 +151,12 @@ def replicated_tensors(learner: Learner) -> dict[str, Tensor]:
     """Everything that must have the same bits on every learner, by name."""
     modules = {"policy": learner.policy, "observations": learner.observations, "returns": learner.returns.moments}
     tensors = {f"{part}.{name}": x for part, module in modules.items() for name, x in module.state_dict().items()}
-    return tensors | optimizers.named_tensors(learner.optimizer)
+    return tensors if learner.optimizer.shards else tensors | optimizers.named_tensors(learner.optimizer)
+
+
+def replicas(learner: Learner) -> list[tuple[World, dict[str, Tensor]]]:
+    """Groups of learners, and what must have the same bits on each of a group: a sharded optimizer's state, on those
+    that own the same units in their shard groups; all else on all learners."""
+    shards = learner.optimizer.shards
+    sharded = [(shards.peers, optimizers.named_tensors(learner.optimizer))] if shards else []
+    return [(learner.world, replicated_tensors(learner)), *sharded]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from dist_trainer.checkpoint import load_checkpoint, save_checkpoint
 from dist_trainer.config import TrainConfig
-from dist_trainer.distributed import World, check_identical
-from dist_trainer.learner import make_learner, replicated_tensors, warm_up_normalizer
+from dist_trainer.distributed import World, check_identical, make_identical
+from dist_trainer.learner import make_learner, replicas, warm_up_normalizer
 from dist_trainer.ppo import mean_kl
 from dist_trainer.report import Report, add_up
 from dist_trainer.run_folder import write_run
@@ -61,7 +61,11 @@ def train(config: TrainConfig, world: World, run_dir: Path, resume_from: Path | 
                     "checkpoint from before; a lower optimizer.lr may help"
                 )
             if config.check_every and learner.iteration % config.check_every == 0:
-                check_identical(world, replicated_tensors(learner))
+                for group, tensors in replicas(learner):
+                    if config.on_drift == "stop":
+                        check_identical(group, tensors)
+                    elif found := make_identical(group, tensors):
+                        report.progress.say(f"iteration {learner.iteration}: {found}; made equal again")
 
             done = learner.iteration >= config.iterations or stop_wishes > 0
             periodic = config.checkpoint_every and learner.iteration % config.checkpoint_every == 0

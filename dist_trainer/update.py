@@ -166,7 +166,7 @@ def hand_over_curvature(
         vector, product = exact_product(weights, loss, seed)
     else:
         vector, product = finite_difference_product(weights, gradient, newton, seed)
-    newton.hand_over(learner.optimizer.units, vector, world.sum_(product))
+    newton.hand_over(learner.optimizer.own_units, vector, world.sum_(product))
     return torch.linalg.vector_norm(product)
 
 

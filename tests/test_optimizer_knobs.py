@@ -59,7 +59,8 @@ OTHER: dict[str, Any] = {
     "newton_product": "forward",
     "newton_precision": "bfloat16",
 }
-ELSEWHERE = ("newton_sub_batch",)  # acts on the trainer's minibatches: tests/test_newton.py
+# On the trainer's minibatches: tests/test_newton.py; on nothing but who does the work: tests/test_sharding.py.
+ELSEWHERE = ("newton_sub_batch", "sync", "shard_group")
 
 # What a setting needs to matter: gradients accumulate only over steps without a fit of the preconditioner, ...
 RARE_FITS = {"preconditioner_update_probability": {"initial": 1.0, "final": 0.1, "decay": 0.6, "hold": 2}}

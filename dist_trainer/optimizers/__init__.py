@@ -14,11 +14,13 @@ import heavyball
 import torch
 from torch import Tensor, nn
 
+from dist_trainer.distributed import World
 from dist_trainer.errors import ConfigError
 from dist_trainer.keyed import keyed_generators, keyed_seed, seed_generators
 from dist_trainer.optimizers import patches as patches  # before the first optimizer is made
 from dist_trainer.optimizers.newton import Newton
 from dist_trainer.optimizers.rate_free import Block, RateEstimate, scale_step_
+from dist_trainer.optimizers.sharding import Shards, exchange_weights, make_shards
 from dist_trainer.optimizers.state import capture_unit, decode, encode, restore_unit, unit_tensors
 from dist_trainer.optimizers.transforms import Mars, apply_caution_
 from dist_trainer.optimizers.units import Unit, make_units
@@ -33,21 +35,29 @@ class Optimizer:
     caution: bool
     newton: Newton | None
     rate: RateEstimate | None  # a further factor on the rate
+    shards: Shards | None = None  # None: every learner steps all units
+
+    @property
+    def own_units(self) -> list[Unit]:
+        """The units that this learner steps, and whose state it keeps."""
+        return [unit for index, unit in enumerate(self.units) if not self.shards or self.shards.owns(index)]
 
     @property
     def device(self) -> torch.device:
         return self.units[0].weights[0].device
 
 
-def make_optimizer(config: dict[str, Any], policy: nn.Module) -> Optimizer:
+def make_optimizer(config: dict[str, Any], policy: nn.Module, world: World | None = None) -> Optimizer:
     """The optimizer that `config` describes (`_target_` and its arguments) over the policy's trainable parameters.
 
     `mars*`, `caution`, `newton_*` and `rate_*` are handled here, whatever heavyball's flags for these do;
-    units.make_units explains `groups` and `lstm_blocks`. A setting that is null is left out: the default holds.
+    units.make_units explains `groups` and `lstm_blocks`. A setting that is null is left out: the default holds. With
+    `sync: sharded` the learners of a group of `shard_group` (default: those of this machine) divide the units.
 
     Raises ConfigError if there is no such class or it does not take the settings.
     """
     settings = {name: value for name, value in config.items() if value is not None}
+    sharded, group_size = settings.pop("sync", "replicated") == "sharded", settings.pop("shard_group", None)
     mars_gamma = settings.pop("mars_gamma", 0.0)
     use_mars = settings.pop("mars", False)
     caution = settings.pop("caution", False)
@@ -62,7 +72,17 @@ def make_optimizer(config: dict[str, Any], policy: nn.Module) -> Optimizer:
     if newton:
         newton.attach(units)
     mars = Mars([(part, mars_gamma, unit.beta1) for unit in units for part in unit.parts]) if use_mars else None
-    return Optimizer(units, mars, caution, newton, _make_rate_estimate(rate_settings, units))
+    shards = make_shards(world, _shard_group_size(world, group_size), units) if sharded and world else None
+    return Optimizer(units, mars, caution, newton, _make_rate_estimate(rate_settings, units), shards)
+
+
+def _shard_group_size(world: World, size: int | None) -> int:
+    """Raises ConfigError if groups of this size, by default those of a machine, cannot be formed."""
+    chosen = size or world.local_size
+    if world.size % chosen:
+        valid = ", ".join(str(number) for number in range(1, world.size + 1) if world.size % number == 0)
+        raise ConfigError("optimizer.shard_group", chosen, f"must divide {world.size} learners; valid: {valid}")
+    return chosen
 
 
 def _make_rate_estimate(settings: dict[str, Any], units: list[Unit]) -> RateEstimate | None:
@@ -99,11 +119,13 @@ def step(
     if optimizer.rate:
         optimizer.rate.observe(gradient, _flat_weights(optimizer.units, gradient), lr)
     with keyed_generators(seed, optimizer.device):
-        for unit in optimizer.units:
+        for unit in optimizer.own_units:
             seed_generators(keyed_seed(seed, "optimizer", optimizer_step, unit.name), optimizer.device)
             _step_unit(optimizer, unit, gradient, lr * unit.lr_scale, precond_factor, d)
     if optimizer.newton:
-        optimizer.newton.check_consumed(optimizer.units)
+        optimizer.newton.check_consumed(optimizer.own_units)
+    if optimizer.shards:
+        exchange_weights(optimizer.shards, optimizer.units)
 
 
 @torch.no_grad()
@@ -134,23 +156,41 @@ def _step_unit(
 
 
 def capture(optimizer: Optimizer) -> dict[str, Any]:
-    """A copy of everything that the optimizer remembers, made of tensors, numbers, strings, lists and dicts alone."""
+    """A copy of all that this learner's optimizer remembers, made of tensors, numbers, strings, lists and dicts."""
     return {
-        "units": {unit.name: capture_unit(unit) for unit in optimizer.units},
+        "units": {unit.name: capture_unit(unit) for unit in optimizer.own_units},
         "previous_gradient": encode(optimizer.mars.previous if optimizer.mars else None),
         "rate": encode(optimizer.rate.state() if optimizer.rate else None),
     }
 
 
+def gather_captured(optimizer: Optimizer, world: World) -> dict[str, Any] | None:
+    """On the first learner what `capture` returns, with the units of all learners; nothing elsewhere.
+
+    All learners must call it. What it holds does not depend on who owned what.
+    """
+    if not optimizer.shards:
+        return capture(optimizer) if world.is_first else None
+    group = optimizer.shards.group
+    captured = group.gather_values(_to_host(capture(optimizer)))
+    if captured is None or not world.is_first:
+        return None
+    return captured[0] | {"units": {name: unit for one in captured for name, unit in one["units"].items()}}
+
+
+def _to_host(value: Any) -> Any:
+    return decode(value, torch.device("cpu"))
+
+
 def restore(optimizer: Optimizer, captured: dict[str, Any]) -> None:
-    """Puts back what `capture` copied, bit for bit, onto the parameters' device.
+    """Puts back what `capture` (or `gather_captured`) copied, bit for bit, onto the parameters' device.
 
     Raises ValueError if it was captured from an optimizer of other parameters.
     """
     units: dict[str, Any] = captured["units"]
-    if units.keys() != {unit.name for unit in optimizer.units}:
+    if not units.keys() >= {unit.name for unit in optimizer.own_units} or len(units) > len(optimizer.units):
         raise ValueError("the saved optimizer state belongs to other parameters")
-    for unit in optimizer.units:
+    for unit in optimizer.own_units:
         restore_unit(unit, units[unit.name])
     if optimizer.mars:
         optimizer.mars.previous = decode(captured["previous_gradient"], optimizer.device)
@@ -159,10 +199,10 @@ def restore(optimizer: Optimizer, captured: dict[str, Any]) -> None:
 
 
 def named_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
-    """Every tensor of the optimizer's state that must be the same on all learners, by unit and key."""
+    """Every tensor of this learner's state, by unit and key; learners that own the same units hold the same."""
     tensors = {
         f"optimizer/{unit.name}/{path}": tensor
-        for unit in optimizer.units
+        for unit in optimizer.own_units
         for path, tensor in unit_tensors(unit).items()
     }
     if optimizer.mars and optimizer.mars.previous is not None:
