@@ -46,12 +46,14 @@ def train(run_dir: Path, env: str, optimizer: str, seed: int) -> None:
     (run_dir / "finished").touch()
 
 
-def steps_to_solve(run_dir: Path, env: str) -> float | None:
-    """Environment steps until the score over the latest 100 episodes or more was solved; None if it never was."""
+def steps_to_solve(run_dir: Path, env: str) -> tuple[float | None, float]:
+    """Environment steps until the score over the latest 100 episodes or more was solved, None if it never was; and the
+    score at the end of the run."""
     task = TASKS[env]
     events = EventAccumulator(str(run_dir / "tensorboard"), size_guidance={"scalars": 0})
     events.Reload()
-    return next((point.step for point in events.Scalars(task.tag) if point.value >= task.threshold), None)
+    points = events.Scalars(task.tag)
+    return next((point.step for point in points if point.value >= task.threshold), None), points[-1].value
 
 
 def main() -> int:
@@ -72,17 +74,19 @@ def main() -> int:
         for job in jobs:
             job.result()
 
-    print("| optimizer | " + " | ".join(f"{env}: solved | million steps, median (worst)" for env in TASKS) + " |")
-    print("|---|" + "---|---|" * len(TASKS))
+    titles = [f"{env}: solved | million steps, median (worst) | last score, worst" for env in TASKS]
+    print("| optimizer | " + " | ".join(titles) + " |")
+    print("|---|" + "---|---|---|" * len(TASKS))
     all_solved = True
     for optimizer in options.optimizers:
         cells = []
         for env in TASKS:
             found = [steps_to_solve(runs[optimizer, env, seed], env) for seed in seeds]
-            solved = [steps / 1e6 for steps in found if steps is not None]
+            solved = [steps / 1e6 for steps, _ in found if steps is not None]
             all_solved &= len(solved) == len(found)
             cells.append(f"{len(solved)} of {len(found)}")
             cells.append(f"{statistics.median(solved):.2f} ({max(solved):.2f})" if solved else "-")
+            cells.append(f"{min(last for _, last in found):.3g}")
         print(f"| {optimizer} | " + " | ".join(cells) + " |")
     return 0 if all_solved else 1
 
