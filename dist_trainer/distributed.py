@@ -26,6 +26,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _heartbeat: Heartbeat | None = None  # while connected; one per process, as torch's process group is
+_timeout: timedelta | None = None  # of a collective, in groups of some learners too
 
 
 class CollectiveFailed(RuntimeError):
@@ -131,7 +132,7 @@ class World:
         own = next(ranks for ranks in groups if self.rank in ranks)
         group = None
         for ranks in groups if len(own) > 1 else ():
-            made = dist.new_group(list(ranks))  # by all learners, members or not
+            made = dist.new_group(list(ranks), timeout=_timeout)  # by all learners, members or not
             group = made if ranks is own else group
         return replace(self, rank=own.index(self.rank), size=len(own), group=group, members=tuple(own))
 
@@ -143,26 +144,35 @@ class LearnersDiffer(RuntimeError):
 def check_identical(world: World, tensors: Mapping[str, Tensor]) -> None:
     """Compares a checksum of every tensor over all learners; one small all-gather.
 
-    Raises LearnersDiffer that names the first tensor that differs and the ranks that disagree with the majority: all
-    ranks where there is none, as between two learners.
+    If `world` is a group, all learners of the run must call it, each with its own.
+
+    Raises LearnersDiffer, on all learners, that names the first tensor that differs and the ranks that disagree with
+    the majority: all ranks where there is none, as between two learners.
     """
-    different = _differences(world, tensors)
-    if different.any():
-        raise LearnersDiffer(_describe(world, list(tensors), different))
+    found = _tell_all(world, _describe(world, list(tensors), _differences(world, tensors)))
+    if found:
+        raise LearnersDiffer(found)
 
 
 def make_identical(world: World, tensors: Mapping[str, Tensor]) -> str | None:
     """Compares like check_identical, and overwrites what differs with the tensor of the majority's first learner (of
     the first learner of all where there is no majority). Returns what was found, in words; None if nothing."""
     different = _differences(world, tensors)
-    if not different.any():
-        return None
     for index, (name, tensor) in enumerate(tensors.items()):
         if different[:, index].any():
             source = int((~different[:, index]).nonzero()[0])
             there = tensor.detach().to(world.device, copy=True)  # some of an optimizer's counters are on the host
             tensors[name].detach().copy_(world.broadcast_(there, source))
-    return _describe(world, list(tensors), different)
+    return _tell_all(world, _describe(world, list(tensors), different))
+
+
+def _tell_all(world: World, found: str | None) -> str | None:
+    """What any group of the run has found: all learners then act alike, and the first can report it."""
+    if not world.members or world.size == 1:  # this group is the run, or all groups are of one
+        return found
+    everyone: list[str | None] = [None] * dist.get_world_size()
+    _together(dist.all_gather_object, everyone, found)
+    return "; ".join(dict.fromkeys(text for text in everyone if text)) or None
 
 
 def _differences(world: World, tensors: Mapping[str, Tensor]) -> Tensor:
@@ -176,7 +186,10 @@ def _differences(world: World, tensors: Mapping[str, Tensor]) -> Tensor:
     return everyone != everyone.gather(0, chosen)
 
 
-def _describe(world: World, names: list[str], different: Tensor) -> str:
+def _describe(world: World, names: list[str], different: Tensor) -> str | None:
+    """None if nothing differs."""
+    if not different.any():
+        return None
     first = int(different.any(dim=0).nonzero()[0])
     minority = different[:, first].nonzero().flatten().tolist()
     no_majority = 2 * len(minority) >= world.size
@@ -219,7 +232,9 @@ def connect(device: str, timeout_s: float) -> World:
     if on_cuda:
         torch.cuda.set_device(torch_device)
     if size > 1:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo", timeout=timedelta(seconds=timeout_s))
+        global _timeout
+        _timeout = timedelta(seconds=timeout_s)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo", timeout=_timeout)
         # NCCL's watchdog ends the process at the timeout, before an exception could say who was silent.
         _listen(rank, size, warn_after_s=0.8 * timeout_s if on_cuda else None)
     return World(rank, size, local_rank, local_size, torch_device)

@@ -151,12 +151,13 @@ def replicated_tensors(learner: Learner) -> dict[str, Tensor]:
     """Everything that must have the same bits on every learner, by name."""
     modules = {"policy": learner.policy, "observations": learner.observations, "returns": learner.returns.moments}
     tensors = {f"{part}.{name}": x for part, module in modules.items() for name, x in module.state_dict().items()}
-    return tensors if learner.optimizer.shards else tensors | optimizers.named_tensors(learner.optimizer)
+    state = optimizers.common_state if learner.optimizer.shards else optimizers.named_tensors
+    return tensors | state(learner.optimizer)
 
 
 def replicas(learner: Learner) -> list[tuple[World, dict[str, Tensor]]]:
-    """Groups of learners, and what must have the same bits on each of a group: a sharded optimizer's state, on those
-    that own the same units in their shard groups; all else on all learners."""
+    """Groups of learners, and what must have the same bits on each of a group: the state of units of a sharded
+    optimizer, on those that own them in their shard groups; all else on all learners."""
     shards = learner.optimizer.shards
-    sharded = [(shards.peers, optimizers.named_tensors(learner.optimizer))] if shards else []
+    sharded = [(shards.peers, optimizers.unit_state(learner.optimizer))] if shards else []
     return [(learner.world, replicated_tensors(learner)), *sharded]

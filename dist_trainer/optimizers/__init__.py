@@ -178,8 +178,9 @@ def gather_captured(optimizer: Optimizer, world: World) -> dict[str, Any] | None
     return captured[0] | {"units": {name: unit for one in captured for name, unit in one["units"].items()}}
 
 
-def _to_host(value: Any) -> Any:
-    return decode(value, torch.device("cpu"))
+def _to_host(captured: Any) -> Any:
+    """Encoded as before: a checkpoint has the same types whoever wrote it."""
+    return encode(decode(captured, torch.device("cpu")))
 
 
 def restore(optimizer: Optimizer, captured: dict[str, Any]) -> None:
@@ -199,14 +200,24 @@ def restore(optimizer: Optimizer, captured: dict[str, Any]) -> None:
 
 
 def named_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
-    """Every tensor of this learner's state, by unit and key; learners that own the same units hold the same."""
-    tensors = {
+    """Every tensor of this learner's state, by unit and key; no copies."""
+    return unit_state(optimizer) | common_state(optimizer)
+
+
+def unit_state(optimizer: Optimizer) -> dict[str, Tensor]:
+    """The part of named_tensors that learners hold who own the same units."""
+    return {
         f"optimizer/{unit.name}/{path}": tensor
         for unit in optimizer.own_units
         for path, tensor in unit_tensors(unit).items()
     }
+
+
+def common_state(optimizer: Optimizer) -> dict[str, Tensor]:
+    """The part of named_tensors that every learner holds, sharded or not."""
+    tensors = {}
     if optimizer.mars and optimizer.mars.previous is not None:
         tensors["optimizer/previous_gradient"] = optimizer.mars.previous
     if optimizer.rate:
-        tensors |= {f"optimizer/rate/{name}": tensor for name, tensor in optimizer.rate.state().items()}
+        tensors |= {f"optimizer/rate/{name}": getattr(optimizer.rate, name) for name in optimizer.rate.state()}
     return tensors
