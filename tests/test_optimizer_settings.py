@@ -35,6 +35,8 @@ ELSEWHERE = {
     "newton_product": ("test_newton.py", "test_exact_product_is_that_of_the_differences"),
     "newton_precision": ("test_newton.py", "test_low_precision_is_autocast_for_the_differences_alone"),
     "newton_sub_batch": ("test_newton.py", "test_product_does_not_depend_on_the_number_of_learners"),
+    "sync": ("test_sharding.py", "test_weights_and_state_are_those_of_a_learner_alone"),
+    "shard_group": ("test_sharding.py", "test_a_learner_keeps_its_share_of_the_state"),
 }
 COVERED: set[tuple[str, str]] = set()  # files and settings that the tests below run with
 LR = 2.0**-5  # heavyball rounds the rate to float32; this one is exact
