@@ -25,7 +25,7 @@ from dist_trainer.ppo import ppo_loss
 from dist_trainer.rollout import Minibatch, take_minibatch
 from dist_trainer.update import learn, my_minibatch_rows
 
-EPSILONS = (1e-4, 3.45e-4, 1e-3, 3e-3, 1e-2)
+EPSILONS = (1e-4, 3.45e-4, 1e-3, 3e-3, 5e-3, 1e-2)
 SCHEMES = (("float32", "central"), ("float32", "forward"), ("bfloat16", "central"), ("bfloat16", "forward"))
 SEED = 7
 

@@ -1,6 +1,6 @@
 """What each optimizer costs: its time per step, and its share of a whole PPO iteration of 65,536 samples.
 
-    python -m benchmarks.optimizer_cost [--hidden 352 1120] [--threads 1] [--steps 4] [OPTIMIZER ...]
+    python -m benchmarks.optimizer_cost [OPTIMIZER ...] [--threads 1] [--steps 4] [--hidden 352 1120]
 
 Hidden sizes 352 and 1120 give LSTM policies of 1 M and 10 M parameters on Breakout. For each size one iteration is
 timed without its optimizer steps (rollout, losses, gradients); it is the same for all. Then every optimizer steps on

@@ -98,8 +98,8 @@ def _check_types(group: str, values: dict[str, Any], defaults: dict[str, Any]) -
     """Groups with a _target_ have no dataclass: a value must be of the type of its default in the yaml."""
     for name, default in defaults.items():
         value, field = values[name], f"{group}.{name}"
-        if group.startswith("optimizer") and value is None:
-            continue  # left out: the optimizer's own default
+        if value is None and group == "optimizer.groups":
+            continue  # no such group then
         if isinstance(default, dict):
             if not isinstance(value, dict):
                 raise ConfigError(

@@ -20,7 +20,10 @@ MOST_EPISODES = 1_000_000
 ACTIVATIONS = ("relu", "tanh", "silu")
 RATE_ESTIMATES = ("dadaptation", "prodigy")
 LSTM_BLOCKS = ("whole", "gates")
-STORAGE_DTYPES = ("float32", "float64", "bfloat16", "float16")  # of settings of policies and optimizers
+NEWTON_PRODUCTS = ("central", "forward", "exact")
+NEWTON_PRECISIONS = ("float32", "bfloat16")
+PROBABILITY = ("initial", "final", "decay", "hold")  # of a fit of a PSGD preconditioner
+STORAGE_DTYPES = ("float32", "float64", "bfloat16")  # of settings of policies and optimizers
 
 # All that `resume=` allows to change: what takes effect and leaves the run the same one. The rest is in the checkpoint.
 RESUMABLE = (
@@ -220,7 +223,7 @@ def _validate_optimizer(settings: dict[str, Any], name: str = "optimizer") -> No
     if "sync" in settings:
         _one_of(f"{name}.sync", settings["sync"], ("replicated", "sharded"))
     for key in ("rank", "precondition_frequency", "shard_group"):
-        check(key, lambda x: x >= 1, "must be at least 1")
+        check(key, lambda x: x >= 1 and x == int(x), "must be a whole number of at least 1")
     for key in ("precond_init_scale", "rate_initial"):
         check(key, lambda x: x > 0, "must be above 0")
     check("rate_growth", lambda x: x > 1, "must be above 1")
@@ -228,12 +231,13 @@ def _validate_optimizer(settings: dict[str, Any], name: str = "optimizer") -> No
         _one_of(f"{name}.rate_estimate", settings["rate_estimate"], RATE_ESTIMATES)
     if settings.get("lstm_blocks") is not None:
         _one_of(f"{name}.lstm_blocks", settings["lstm_blocks"], LSTM_BLOCKS)
-    low = settings.get("precond_grad_accum") and settings.get("storage_dtype") in ("bfloat16", "float16")
+    low = settings.get("precond_grad_accum") and settings.get("storage_dtype") == "bfloat16"
     if low and settings.get("_target_") in ("heavyball.PSGDPRO", "heavyball.QSGD"):
         valid = f"needs storage_dtype=float32 in {settings['_target_']} (heavyball 3.2.1 multiplies two types)"
         raise ConfigError(f"{name}.precond_grad_accum", True, valid)
     probability = settings.get("preconditioner_update_probability") or {}
     for key, value in probability.items():
+        _one_of(f"{name}.preconditioner_update_probability", key, PROBABILITY)
         field = f"{name}.preconditioner_update_probability.{key}"
         if key == "hold":
             _require(value is not None and value >= 0, field, value, "must be at least 0")
@@ -241,6 +245,24 @@ def _validate_optimizer(settings: dict[str, Any], name: str = "optimizer") -> No
             _require(value is not None and 0 <= value <= 1, field, value, "must be from 0 to 1")
     for key, group in (settings.get("groups") or {}).items():
         _validate_optimizer(group or {}, f"{name}.groups.{key}")
+
+
+def validate_newton(settings: dict[str, Any]) -> None:
+    """An optimizer's newton_* settings, of those that are there. Raises ConfigError."""
+
+    def check(key: str, ok: Callable[[Any], bool], valid: str) -> None:
+        if settings.get(key) is not None:
+            _require(ok(settings[key]), f"optimizer.{key}", settings[key], valid)
+
+    for key in ("newton_every", "newton_sub_batch"):
+        check(key, lambda x: type(x) is int and x >= 1, "must be at least 1")
+    check("newton_epsilon", lambda x: type(x) in (int, float) and x > 0, "must be a number greater than 0")
+    for key, names in (("newton_product", NEWTON_PRODUCTS), ("newton_precision", NEWTON_PRECISIONS)):
+        if settings.get(key) is not None:
+            _one_of(f"optimizer.{key}", settings[key], names)
+    if settings.get("newton_product") == "exact":
+        check("newton_epsilon", lambda x: False, "newton_product=exact takes no differences; leave it null")
+        check("newton_precision", lambda x: x == "float32", "newton_product=exact is taken in float32")
 
 
 def check_resumable(name: str, value: object) -> None:
@@ -276,6 +298,8 @@ def validate_train(config: TrainConfig, world_size: int) -> None:
     for name, schedule in (("schedule", config.schedule), ("precond_schedule", config.precond_schedule)):
         _one_of(f"{name}.kind", schedule.kind, ("constant", "linear", "cosine"))
         _fraction(schedule, f"{name}.", "warmup", "final")
+        constant = schedule.kind == "constant" and schedule.final != 0
+        _require(not constant, f"{name}.final", schedule.final, "a constant schedule has none; leave it 0")
     adaptive = config.adaptive_rate
     for name, above in (("target_kl", 0.0), ("step", 1.0), ("smallest", 0.0)):
         value = getattr(adaptive, name)
@@ -288,6 +312,12 @@ def validate_train(config: TrainConfig, world_size: int) -> None:
     _validate_group("policy", config.policy)
     _validate_group("optimizer", config.optimizer)
     _validate_optimizer(config.optimizer)
+    validate_newton(config.optimizer)
+    if config.optimizer.get("q_dtype") == "float64":
+        _require(config.dtype == "float64", "optimizer.q_dtype", "float64", "needs dtype=float64")
+    if config.precond_schedule != ScheduleConfig("constant") and "precond_lr" not in config.optimizer:
+        valid = "this optimizer has no precond_lr that it could change"
+        raise ConfigError("precond_schedule.kind", config.precond_schedule.kind, valid)
     lr = config.optimizer.get("lr")
     _require(lr is not None, "optimizer.lr", lr, "must be a number of at least 0")
 

@@ -71,7 +71,9 @@ def test_no_mode_that_times_kernels() -> None:
 def test_without_a_compiler_it_is_off_with_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
-    assert "no C++ compiler" in (missing_for_compilation(CPU) or "")
+    assert "no C++ compiler g++" in (missing_for_compilation(CPU) or "")
+    monkeypatch.setenv("CXX", "/nonexistent/g++")
+    assert "no C++ compiler /nonexistent/g++" in (missing_for_compilation(CPU) or "")
     with pytest.warns(UserWarning, match=r"compile_optimizer is off: there is no C\+\+ compiler .*learner 0"):
         make_learner(config_for("compile_optimizer=true"), ALONE)
     assert utils.compile_mode is None

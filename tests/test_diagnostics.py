@@ -275,8 +275,8 @@ def test_low_rank_is_that_of_the_dense_matrix(optimizer: str) -> None:
     learner = trained(f"optimizer={optimizer}", "optimizer.rank=3", "policy.hidden_size=4", "optimizer.precond_lr=1")
     (unit,) = learner.optimizer.units
     states = [unit.inner.state[weight][0] for weight in unit.weights]
-    u, v = (torch.cat([s[f"scale_by_psgd_lra_{n}_3"].reshape(-1, 3) for s in states]).double() for n in "UV")
-    d = torch.cat([s["scale_by_psgd_lra_d_3"].flatten() for s in states]).double()
+    u, v = (torch.cat([s[f"scale_by_delayed_psgd_lra_{n}_3"].reshape(-1, 3) for s in states]).double() for n in "UV")
+    d = torch.cat([s["scale_by_delayed_psgd_lra_d_3"].flatten() for s in states]).double()
     dense = torch.stack([utils.lra_precond(u, v, d, column.double()) for column in torch.eye(len(d))])
     found = preconditioners([unit])
     assert list(found) == ["precond_norm/all", "precond_condition/all"]

@@ -202,7 +202,7 @@ def test_newton_for_an_optimizer_that_takes_no_pairs_is_refused() -> None:
     [
         ("newton_every", 0, "newton_every=0: must be at least 1"),
         ("newton_sub_batch", 0, "newton_sub_batch=0: must be at least 1"),
-        ("newton_epsilon", 0.0, "newton_epsilon=0.0: must be greater than 0"),
+        ("newton_epsilon", 0.0, "newton_epsilon=0.0: must be a number greater than 0"),
         ("newton_every", None, "newton_every=None: needs a value"),
         ("newton_product", "backward", "newton_product=backward: .*valid: central, exact, forward"),
         ("newton_precision", "float16", "newton_precision=float16: did you mean"),
@@ -330,6 +330,7 @@ def test_the_fused_lstm_stays_in_use_and_no_graph_of_a_gradient_is_made() -> Non
     def counting_lstm(*args: Any) -> Any:
         nonlocal calls
         calls += 1
+        assert torch.backends.cudnn.enabled and torch.backends.mkldnn.enabled  # or it would not be the fused one
         return fused(*args)
 
     def noting_backward(*args: Any, **kwargs: Any) -> None:
@@ -373,7 +374,28 @@ def test_weights_and_generator_are_as_before(raises: int) -> None:
     assert not torch.equal(seen[-1], before["weight"])
     assert differences(dict(layer.state_dict()), dict(before)) == []
     assert torch.equal(torch.get_rng_state(), state)
-    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_products_are_taken_in_full_precision_and_settings_are_put_back() -> None:
+    """No TF32 in matrix products and LSTMs meanwhile; cuDNN stays on; afterwards everything is as it was."""
+    cudnn: Any = torch.backends.cudnn
+    cuda: Any = torch.backends.cuda
+    rnn, matmul = cudnn.rnn, cuda.matmul
+    before = rnn.fp32_precision, matmul.fp32_precision
+    rnn.fp32_precision = matmul.fp32_precision = "tf32"
+    layer, seen = nn.Linear(4, 3), []
+
+    def gradient() -> Tensor:
+        seen.append((rnn.fp32_precision, matmul.fp32_precision, torch.backends.cudnn.enabled))
+        return torch.zeros(15)
+
+    try:
+        newton = Newton(every=1, product="central", precision="float32", sub_batch=1)
+        finite_difference_product(list(layer.parameters()), gradient, newton, 7)
+        assert seen == [("ieee", "ieee", True)] * 2
+        assert (rnn.fp32_precision, matmul.fp32_precision) == ("tf32", "tf32")
+    finally:
+        rnn.fp32_precision, matmul.fp32_precision = before
 
 
 # --- several learners

@@ -50,7 +50,14 @@ OTHER: dict[str, Any] = {
     "precondition_frequency": 1,
     "lstm_blocks": "whole",
     "groups.vectors.dims": [0],
+    "groups.vectors.lr_scale": 0.5,
     "groups.vectors.weight_decay": 0.05,
+    "groups.vectors_and_heads.names": ["encoder.*"],
+    "groups.vectors_and_heads.dims": [0],
+    "groups.vectors_and_heads.lr_scale": 1.0,
+    "groups.vectors_and_heads.betas": [0.5, 0.7],
+    "groups.vectors_and_heads.eps": 10.0,
+    "groups.vectors_and_heads.weight_decay": 0.05,
     "rate_estimate": "prodigy",
     "rate_initial": 1e-3,
     "rate_growth": 1.01,
@@ -87,11 +94,11 @@ class Small(nn.Module):
         super().__init__()
         self.encoder = nn.Linear(6, 8)
         self.lstm = nn.LSTM(8, 4)
-        self.head = nn.Linear(4, 3)
+        self.action_head = nn.Linear(4, 3)
 
     def forward(self, inputs: Tensor) -> Tensor:
         outputs, _ = self.lstm(self.encoder(inputs).tanh()[None])
-        return self.head(outputs[0])
+        return self.action_head(outputs[0])
 
 
 class Problem:

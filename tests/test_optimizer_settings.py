@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from fnmatch import fnmatchcase
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -89,6 +90,8 @@ def parts(change: Tensor, shapes: dict[str, tuple[int, ...]] = SHAPES) -> dict[s
 def configure(path: Path, **changes: Any) -> dict[str, Any]:
     """The file's settings in float64, with these changes where it lists them."""
     config = load(path)
+    if path.stem == "muon":  # its group is an optimizer of its own, tested by itself
+        config |= {"groups": None, "eps": 1e-8}
     changes = {"storage_dtype": "float64", "q_dtype": "float64"} | changes
     return config | {key: value for key, value in changes.items() if key in config}
 
@@ -350,6 +353,46 @@ def test_the_update_is_proportional_to_the_rate(path: Path) -> None:
     one, two = (torch.stack(run.steps(GRADIENTS[:4], lr=lr)) for run, lr in zip(runs, (LR, 2 * LR), strict=True))
     assert (one[1:] != 0).all()
     close(2 * one, two, 1e-12)
+
+
+@pytest.mark.parametrize("scale", [0.25, 0.5])
+@each("groups.vectors.lr_scale")
+def test_a_groups_rate_is_scaled(path: Path, scale: float) -> None:
+    """Vectors go `lr_scale` times as far, matrices as far as ever. The gradients do not depend on the weights."""
+    if "low-rank" in path.read_text().split("\n")[0]:
+        pytest.skip("one preconditioner for all weights")
+    config = configure(path)
+    scaled = {**config, "groups": {"vectors": config["groups"]["vectors"] | {"lr_scale": scale}}}
+    plain, other = (parts(sum(Run(c).steps(GRADIENTS[:3]), torch.zeros(SIZE))) for c in (config, scaled))
+    for name, weight in WEIGHTS.items():
+        close(other[name], plain[name] * (scale if weight.dim() < 2 else 1.0), 1e-6)
+
+
+GROUP = "groups.vectors_and_heads."
+
+
+@pytest.mark.parametrize("changed", [False, True])
+@each(*(GROUP + key for key in ("names", "dims", "lr_scale", "betas", "eps", "weight_decay")), only="muon")
+def test_muons_vectors_and_heads_are_stepped_by_adamw(path: Path, knob: str, changed: bool) -> None:
+    """At lr * lr_scale, with the group's own moments and decay; what is not of these names or dimensions is Muon's."""
+    other = {"names": ["lstm.*"], "dims": [0], "lr_scale": 0.5, "betas": [0.5, 0.7], "eps": 0.3, "weight_decay": 0.25}
+    key = knob.removeprefix(GROUP)
+    group = (
+        load(path)["groups"]["vectors_and_heads"]
+        | {"storage_dtype": "float64"}
+        | ({key: other[key]} if changed else {})
+    )
+    run, alone = (Run(configure(path, groups=groups)) for groups in ({"vectors_and_heads": group}, None))
+    for step in range(3):
+        before = parts(run.weights())
+        change, without = parts(run.step(GRADIENTS[step])), parts(alone.step(GRADIENTS[step]))
+        for name, weight in WEIGHTS.items():
+            if weight.dim() in group["dims"] or any(fnmatchcase(name, pattern) for pattern in group["names"]):
+                update = adam([parts(gradient)[name] for gradient in GRADIENTS[: step + 1]], group)[step]
+                rate = LR * group["lr_scale"]
+                close(change[name], -rate * update - rate * group["weight_decay"] * before[name], 1e-5)
+            elif weight.dim() > 1:
+                close(change[name], without[name], 1e-6)
 
 
 @pytest.mark.parametrize(
@@ -705,7 +748,6 @@ def ratios(groups: dict[str, Any] | None, steps: int = 3) -> dict[str, float]:
         ({"a": {"names": [LSTM], "dims": [0], "lr_scale": 0.5}}, ["log_std", LSTM]),  # either selects
         ({"a": {"names": ["encoder.*"]}, "b": {"dims": [1, 2], "lr_scale": 0.5}}, [LSTM]),  # the first wins
         ({"a": None, "b": {"dims": [1], "lr_scale": 0.5}}, [VECTOR]),
-        ({"a": {"names": ["nothing"], "lr_scale": 0.5}}, []),
         (None, []),
     ],
 )
@@ -733,6 +775,9 @@ def test_a_group_can_have_an_optimizer_of_its_own(path: Path) -> None:
         ({"dims": [1], "weight_decai": 0.1}, "weight_decai=0.1: no such setting; did you mean weight_decay"),
         ({"dims": [1], "lr": 0.1}, "lr=0.1: set lr_scale"),
         ({"weight_decay": 0.1}, "needs names or dims"),
+        ({"names": "*head*"}, "names=.*head.*: must be a list of str"),
+        ({"dims": 2}, "dims=2: must be a list of int"),
+        ({"names": ["nothing"]}, "selects no parameter of: log_std, encoder.weight"),
         ({"dims": [1], "_target_": "heavyball.SGD", "eps": 0.1}, "does not take the settings"),
     ],
 )

@@ -25,9 +25,9 @@ def set_compilation(on: bool) -> None:
 
 def missing_for_compilation(device: torch.device) -> str | None:
     """What torch.compile lacks on this machine, in words; None if nothing."""
-    compilers = [os.environ.get("CXX"), "g++", "clang++", "c++"]
-    if not any(compiler and shutil.which(compiler) for compiler in compilers):
-        return "there is no C++ compiler (g++, clang++ or $CXX)"
+    compiler = os.environ.get("CXX", "g++")  # torch looks for no other
+    if not shutil.which(compiler):
+        return f"there is no C++ compiler {compiler} ($CXX, or g++ where that is not set)"
     header = Path(sysconfig.get_paths()["include"]) / "Python.h"
     if not header.is_file():
         return f"Python's header {header} is missing"

@@ -21,13 +21,13 @@ import torch
 from heavyball import utils
 from torch import Tensor, nn
 
+from dist_trainer.config import validate_newton
 from dist_trainer.errors import ConfigError, choices
 from dist_trainer.keyed import keyed_generators
 from dist_trainer.optimizers.units import Unit
 
 # By name: heavyball derives others from these that never look for a pair.
 TAKE_PAIRS = ("PSGDKron", "LATHER", "PSGDLRA")
-PRODUCTS = ("central", "forward", "exact")
 EPSILON = {"float32": 3.45e-4, "bfloat16": 5e-3}  # by precision; benchmarks/LOG.md has the errors of others
 _PAIRS = "newton_pairs"  # in a parameter group: by a parameter's address, {vector, hessian_vector}, until consumed
 
@@ -51,15 +51,7 @@ class Newton:
             raise ConfigError(f"optimizer.{name}", settings[name], f"no such setting; {choices(names, name)}")
         for name in sorted(names - settings.keys() - {"newton_epsilon"}):
             raise ConfigError(f"optimizer.{name}", None, f"needs a value, with {', '.join(sorted(settings))}")
-        for name in ("newton_every", "newton_sub_batch"):
-            if settings[name] < 1:
-                raise ConfigError(f"optimizer.{name}", settings[name], "must be at least 1")
-        for name, valid in (("newton_product", PRODUCTS), ("newton_precision", tuple(EPSILON))):
-            if settings[name] not in valid:
-                raise ConfigError(f"optimizer.{name}", settings[name], choices(valid, str(settings[name])))
-        epsilon = settings.get("newton_epsilon")
-        if epsilon is not None and not epsilon > 0:
-            raise ConfigError("optimizer.newton_epsilon", epsilon, "must be greater than 0")
+        validate_newton(settings)
         return cls(**{name.removeprefix("newton_"): value for name, value in settings.items()})
 
     def is_due(self, optimizer_step: int) -> bool:
@@ -179,13 +171,20 @@ def _precision(name: str, device: torch.device) -> Iterator[None]:
         with torch.autocast(device.type, torch.bfloat16, cache_enabled=False):
             yield
         return
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    # One by one: torch.backends.cudnn.flags would switch off cuDNN, and with it the fused LSTM, unless told otherwise.
+    cuda: Any = torch.backends.cuda
+    cudnn: Any = torch.backends.cudnn
+    mkldnn: Any = torch.backends.mkldnn
+    backends = [cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn]
+    before = [backend.fp32_precision for backend in backends]
     try:
-        with torch.autocast(device.type, enabled=False), torch.backends.cudnn.flags(allow_tf32=False):
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        with torch.autocast(device.type, enabled=False):
             yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
 
 
 def _find(group: dict[str, Any], tensor: Tensor) -> tuple[dict[int, Any], int] | None:

@@ -58,8 +58,9 @@ def make_units(settings: dict[str, Any], policy: nn.Module, one_by_one: bool) ->
         settings: of the yaml, without those that are not the inner optimizer's (mars, newton_*, ...). `groups` are
             named settings for the parameters that they select by name (`names`, with * and ?) or by their number of
             dimensions (`dims`); the first that selects a parameter has it. A group changes what it sets and keeps the
-            rest, unless it names a `_target_` of its own: then it has nothing but its own. `lr_scale` multiplies the
-            rate. `lstm_blocks: gates` makes each gate's rows of an LSTM's matrices a unit of their own.
+            rest, unless it names a `_target_` of its own: then it has nothing but its own (and the storage_dtype, in a
+            class of heavyball's). `lr_scale` multiplies the rate. `lstm_blocks: gates` makes each gate's rows of an
+            LSTM's matrices a unit of their own.
         one_by_one: every parameter a unit of its own, even if the method does not ask for it.
 
     Raises ConfigError if an optimizer does not take its settings, or a group could never select anything.
@@ -71,16 +72,33 @@ def make_units(settings: dict[str, Any], policy: nn.Module, one_by_one: bool) ->
     members: dict[str, list[_Weight]] = {name: [] for name in ("", *groups)}
     for weight in _weights(policy):
         members[next((name for name, group in groups.items() if _selects(group, weight)), "")].append(weight)
+    for name, group in groups.items():
+        if group.get("names") and not members[name]:
+            known = ", ".join(weight.name for weight in _weights(policy))
+            raise ConfigError(f"optimizer.groups.{name}.names", group["names"], f"selects no parameter of: {known}")
     units = []
     for name, weights in members.items():
         own = {key: value for key, value in groups.get(name, {}).items() if key not in SELECTORS}
-        merged = own if "_target_" in own else common | own
+        kept = common if "_target_" not in own else _storage_dtype(common, own["_target_"])
+        merged = kept | own
         for part_of_name, chosen in _split(merged, weights, one_by_one):
             units.append(_make_unit(part_of_name or name or "all", chosen, merged))
     return sorted(units, key=lambda unit: unit.parts[0].start)
 
 
+def _storage_dtype(common: dict[str, Any], target: str) -> dict[str, Any]:
+    """What a group with a class of its own takes over: all moments are then in one type."""
+    known = target.startswith("heavyball.") and "storage_dtype" in common
+    return {"storage_dtype": common["storage_dtype"]} if known else {}
+
+
 def _check_group(name: str, group: dict[str, Any], common: dict[str, Any]) -> None:
+    if not isinstance(group, dict):
+        raise ConfigError(f"optimizer.groups.{name}", group, "must be settings, with names or dims")
+    for selector, kind in (("names", str), ("dims", int)):
+        values = group.get(selector) or []
+        if not isinstance(values, list | tuple) or not all(isinstance(value, kind) for value in values):
+            raise ConfigError(f"optimizer.groups.{name}.{selector}", values, f"must be a list of {kind.__name__}")
     if not any(group.get(selector) for selector in SELECTORS):
         wanted = "needs names or dims, which say what parameters are its"
         raise ConfigError(f"optimizer.groups.{name}", group, wanted)
