@@ -161,7 +161,8 @@ def make_identical(world: World, tensors: Mapping[str, Tensor]) -> str | None:
     for index, (name, tensor) in enumerate(tensors.items()):
         if different[:, index].any():
             source = int((~different[:, index]).nonzero()[0])
-            there = tensor.detach().to(world.device, copy=True)  # some of an optimizer's counters are on the host
+            # Some of an optimizer's counters are on the host, and some of its matrices are transposed.
+            there = tensor.detach().to(world.device, copy=True).contiguous()
             tensors[name].detach().copy_(world.broadcast_(there, source))
     return _tell_all(world, _describe(world, list(tensors), different))
 
