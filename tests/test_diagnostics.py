@@ -23,6 +23,7 @@ from dist_trainer.distributed import World, connect
 from dist_trainer.learner import Learner, make_learner, replicated_tensors
 from dist_trainer.optimizers.units import Unit
 from tests.learners import Learners, learners_of_sizes
+from tests.test_newton import learn
 from tests.test_update import differences, everything, reads_in_the_loop, spoil
 
 ENVS, HORIZON, MINIBATCHES = 16, 12, 4
@@ -44,12 +45,6 @@ def config_for(*overrides: str) -> TrainConfig:
 
 def learner_for(*overrides: str) -> Learner:
     return make_learner(config_for(*overrides), connect("cpu", 60))
-
-
-def learn(learner: Learner) -> update.Update:
-    result = update.learn(learner, learner.collector.collect())
-    learner.iteration += 1
-    return result
 
 
 def trained(*overrides: str, iterations: int = 3) -> Learner:

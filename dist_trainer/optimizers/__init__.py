@@ -90,16 +90,24 @@ def _make_rate_estimate(settings: dict[str, Any], units: list[Unit]) -> RateEsti
     method = settings.get("rate_estimate")
     if method is None:
         return None
-    parts = [(unit, *part) for unit in units for part in zip(unit.weights, unit.parts, strict=True)]
-    parts.sort(key=lambda part: part[2].start)
     blocks = []
-    for unit, weight, part in parts:
+    for unit, weight, part in _in_order(units):
         orthogonalized = isinstance(unit.inner, heavyball.MuonAdamW) and weight.dim() >= 2
         blocks.append(Block(part, tuple(weight.shape), "spectral" if orthogonalized else "l1", unit.lr_scale))
     names = {"rate_initial": "initial_d", "rate_growth": "growth"}
     known = {name: settings[key] for key, name in names.items() if key in settings}
-    start = torch.cat([weight.detach().flatten() for _, weight, _ in parts])
-    return RateEstimate(method, blocks, start, **known)
+    return RateEstimate(method, blocks, _flat_weights(units), **known)
+
+
+def _in_order(units: list[Unit]) -> list[tuple[Unit, Tensor, slice]]:
+    """Every weight with its unit and its part, in the order of the flat gradient."""
+    weights = [(unit, *pair) for unit in units for pair in zip(unit.weights, unit.parts, strict=True)]
+    return sorted(weights, key=lambda weight: weight[2].start)
+
+
+def _flat_weights(units: list[Unit]) -> Tensor:
+    """(parameters,) in the order of the flat gradient."""
+    return torch.cat([weight.detach().flatten() for _, weight, _ in _in_order(units)])
 
 
 def correct_gradient_(optimizer: Optimizer, gradient: Tensor) -> None:
@@ -117,7 +125,7 @@ def step(
     """
     d = optimizer.rate.d if optimizer.rate else None
     if optimizer.rate:
-        optimizer.rate.observe(gradient, _flat_weights(optimizer.units, gradient), lr)
+        optimizer.rate.observe(gradient, _flat_weights(optimizer.units), lr)
     with keyed_generators(seed, optimizer.device):
         for unit in optimizer.own_units:
             seed_generators(keyed_seed(seed, "optimizer", optimizer_step, unit.name), optimizer.device)
@@ -126,16 +134,6 @@ def step(
         optimizer.newton.check_consumed(optimizer.own_units)
     if optimizer.shards:
         exchange_weights(optimizer.shards, optimizer.units)
-
-
-@torch.no_grad()
-def _flat_weights(units: list[Unit], like: Tensor) -> Tensor:
-    """(parameters,) in the order of the flat gradient."""
-    flat = torch.empty_like(like)
-    for unit in units:
-        for weight, part in zip(unit.weights, unit.parts, strict=True):
-            flat[part] = weight.flatten()
-    return flat
 
 
 def _step_unit(
