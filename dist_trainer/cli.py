@@ -17,18 +17,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from dist_trainer.checkpoint_file import find_checkpoint
-from dist_trainer.config import (
-    LARGEST_INT32,
-    EvaluateConfig,
-    TrainConfig,
-    check_resumable,
-    validate_evaluate,
-    validate_train,
-)
+from dist_trainer.config import LARGEST_INT32, EvaluateConfig, TrainConfig
 from dist_trainer.envs import EnvSpec, default_params, env_spec
 from dist_trainer.errors import ConfigError, choices
 from dist_trainer.run_folder import CONFIG_FILE, check_run_dir
 from dist_trainer.target import check_module
+from dist_trainer.validation import check_resumable, validate_evaluate, validate_train
 
 GROUPS_WITH_TARGET = ("policy", "optimizer")
 GROUPS = ("env", *GROUPS_WITH_TARGET)

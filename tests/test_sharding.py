@@ -27,7 +27,7 @@ from dist_trainer import optimizers, trainer, update
 from dist_trainer.checkpoint import load_file
 from dist_trainer.checkpoint_file import checkpoint_path
 from dist_trainer.cli import compose_train
-from dist_trainer.config import TrainConfig, validate_train
+from dist_trainer.config import TrainConfig
 from dist_trainer.distributed import LearnersDiffer, World
 from dist_trainer.errors import ConfigError
 from dist_trainer.keyed import keyed_seed
@@ -37,6 +37,7 @@ from dist_trainer.optimizers.state import unit_tensors
 from dist_trainer.optimizers.units import Unit
 from dist_trainer.ppo import GradientBucket
 from dist_trainer.rollout import Rollout
+from dist_trainer.validation import validate_train
 from tests.learners import Learners, learners_of_sizes
 
 MINIBATCHES, ITERATIONS, RESUMED_AFTER = 5, 10, 5

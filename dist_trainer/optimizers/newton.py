@@ -21,10 +21,10 @@ import torch
 from heavyball import utils
 from torch import Tensor, nn
 
-from dist_trainer.config import validate_newton
 from dist_trainer.errors import ConfigError, choices
 from dist_trainer.keyed import keyed_generators
 from dist_trainer.optimizers.units import Unit
+from dist_trainer.validation import validate_newton
 
 # By name: heavyball derives others from these that never look for a pair.
 TAKE_PAIRS = ("PSGDKron", "LATHER", "PSGDLRA")

@@ -16,9 +16,9 @@ import heavyball
 import torch
 from torch import Tensor, nn
 
-from dist_trainer.config import LSTM_BLOCKS
 from dist_trainer.errors import ConfigError, choices
 from dist_trainer.target import make
+from dist_trainer.validation import LSTM_BLOCKS
 
 LSTM_MATRICES = "*lstm*.weight_[ih]h*"  # names of ours and of torch's
 GATES = 4  # input, forget, cell, output: so many equal blocks of rows

@@ -1,0 +1,220 @@
+"""Which settings can work: everything that is refused before torch is imported and before learners connect.
+
+Every refusal is a ConfigError that names the field, its value and what would be valid.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from typing import Any
+
+from dist_trainer.config import EvaluateConfig, ScheduleConfig, TrainConfig
+from dist_trainer.errors import ConfigError, choices
+
+MOST_THREADS = 1024
+MOST_EPISODES = 1_000_000
+ACTIVATIONS = ("relu", "tanh", "silu")
+LSTM_BLOCKS = ("whole", "gates")
+RATE_ESTIMATES = ("dadaptation", "prodigy")
+NEWTON_PRODUCTS = ("central", "forward", "exact")
+NEWTON_PRECISIONS = ("float32", "bfloat16")
+PROBABILITY = ("initial", "final", "decay", "hold")  # of a fit of a PSGD preconditioner
+STORAGE_DTYPES = ("float32", "float64", "bfloat16")  # of settings of policies and optimizers
+
+# All that `resume=` allows to change: what takes effect and leaves the run the same one. The rest is in the checkpoint.
+RESUMABLE = (
+    *("total_env_steps", "ppo.*", "schedule.*", "precond_schedule.*", "adaptive_rate.*"),
+    *("optimizer.lr", "optimizer.sync", "optimizer.shard_group"),
+    *(
+        "log_every",
+        "check_every",
+        "on_drift",
+        "diagnostics_every",
+        "checkpoint_every",
+        "checkpoint_minutes",
+        "keep_checkpoints",
+    ),
+    *("max_bad_updates", "collective_timeout_s", "device", "compile_optimizer", "torch_threads", "env_threads"),
+)
+NOT_RESUMABLE = "ppo.minibatches"
+
+
+def _require(ok: bool, name: str, value: object, valid: str) -> None:
+    if not ok:
+        raise ConfigError(name, value, valid)
+
+
+def _one_of(name: str, value: str, valid: tuple[str, ...]) -> None:
+    _require(value in valid, name, value, choices(valid, str(value)))
+
+
+def _at_least(config: object, prefix: str, minimum: float, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if value is not None:
+            _require(math.isfinite(value) and value >= minimum, prefix + name, value, f"must be at least {minimum:g}")
+
+
+def _fraction(config: object, prefix: str, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        _require(0 <= value <= 1, prefix + name, value, "must be from 0 to 1")
+
+
+def _threads(config: TrainConfig | EvaluateConfig) -> None:
+    for name in ("torch_threads", "env_threads"):
+        value = getattr(config, name)
+        _require(
+            value is None or 1 <= value <= MOST_THREADS, name, value, f"must be at least 1, at most {MOST_THREADS}"
+        )
+
+
+def _validate_group(name: str, settings: dict[str, Any]) -> None:
+    """What a policy's or an optimizer's own settings have in common."""
+    _require("_target_" in settings, f"{name}._target_", "", "every yaml of this group names its class")
+    for key, value in settings.items():
+        if key.endswith("dtype"):
+            _one_of(f"{name}.{key}", value, STORAGE_DTYPES)
+    if "activation" in settings:
+        _one_of(f"{name}.activation", settings["activation"], ACTIVATIONS)
+    for key in ("hidden_size", "encoder_layers"):
+        value = settings.get(key, 1)
+        _require(not isinstance(value, int) or value >= 1, f"{name}.{key}", value, "must be at least 1")
+
+
+def _validate_optimizer(settings: dict[str, Any], name: str = "optimizer") -> None:
+    """Ranges of the settings that optimizers share; the rest is for the optimizer itself to refuse."""
+
+    def check(key: str, ok: Callable[[float], bool], valid: str) -> None:
+        value = settings.get(key)
+        for number in value if isinstance(value, list) else [value]:
+            good = number is None or (isinstance(number, int | float) and math.isfinite(number) and ok(number))
+            _require(good, f"{name}.{key}", value, valid)
+
+    for key in ("betas", "beta", "shampoo_beta", "lower_bound_beta"):
+        check(key, lambda x: 0 <= x < 1, "must be at least 0 and below 1")
+    for key in ("lr", "lr_scale", "eps", "weight_decay", "precond_lr", "dampening", "mars_gamma"):
+        check(key, lambda x: x >= 0, "must be a number of at least 0")
+    for key in ("max_size_triangular", "max_precond_dim"):
+        check(key, lambda x: x >= 0, "must be at least 0")
+    if "sync" in settings:
+        _one_of(f"{name}.sync", settings["sync"], ("replicated", "sharded"))
+    for key in ("rank", "precondition_frequency", "shard_group"):
+        check(key, lambda x: x >= 1 and x == int(x), "must be a whole number of at least 1")
+    for key in ("precond_init_scale", "rate_initial"):
+        check(key, lambda x: x > 0, "must be above 0")
+    check("rate_growth", lambda x: x > 1, "must be above 1")
+    if settings.get("rate_estimate") is not None:
+        _one_of(f"{name}.rate_estimate", settings["rate_estimate"], RATE_ESTIMATES)
+    if settings.get("lstm_blocks") is not None:
+        _one_of(f"{name}.lstm_blocks", settings["lstm_blocks"], LSTM_BLOCKS)
+    low = settings.get("precond_grad_accum") and settings.get("storage_dtype") == "bfloat16"
+    if low and settings.get("_target_") in ("heavyball.PSGDPRO", "heavyball.QSGD"):
+        valid = f"needs storage_dtype=float32 in {settings['_target_']} (heavyball 3.2.1 multiplies two types)"
+        raise ConfigError(f"{name}.precond_grad_accum", True, valid)
+    probability = settings.get("preconditioner_update_probability") or {}
+    for key, value in probability.items():
+        _one_of(f"{name}.preconditioner_update_probability", key, PROBABILITY)
+        field = f"{name}.preconditioner_update_probability.{key}"
+        if key == "hold":
+            _require(value is not None and value >= 0, field, value, "must be at least 0")
+        else:
+            _require(value is not None and 0 <= value <= 1, field, value, "must be from 0 to 1")
+    for key, group in (settings.get("groups") or {}).items():
+        _validate_optimizer(group or {}, f"{name}.groups.{key}")
+
+
+def validate_newton(settings: dict[str, Any]) -> None:
+    """An optimizer's newton_* settings, of those that are there. Raises ConfigError."""
+
+    def check(key: str, ok: Callable[[Any], bool], valid: str) -> None:
+        if settings.get(key) is not None:
+            _require(ok(settings[key]), f"optimizer.{key}", settings[key], valid)
+
+    for key in ("newton_every", "newton_sub_batch"):
+        check(key, lambda x: type(x) is int and x >= 1, "must be at least 1")
+    check("newton_epsilon", lambda x: type(x) in (int, float) and x > 0, "must be a number greater than 0")
+    for key, names in (("newton_product", NEWTON_PRODUCTS), ("newton_precision", NEWTON_PRECISIONS)):
+        if settings.get(key) is not None:
+            _one_of(f"optimizer.{key}", settings[key], names)
+    if settings.get("newton_product") == "exact":
+        check("newton_epsilon", lambda x: False, "newton_product=exact takes no differences; leave it null")
+        check("newton_precision", lambda x: x == "float32", "newton_product=exact is taken in float32")
+
+
+def check_resumable(name: str, value: object) -> None:
+    """Raises ConfigError if this setting belongs to what makes a run the one that it is."""
+    if name == NOT_RESUMABLE or not any(fnmatchcase(name, pattern) for pattern in RESUMABLE):
+        can = f"{', '.join(RESUMABLE)}, but not {NOT_RESUMABLE}"
+        raise ConfigError(name, value, f"cannot change when a run is resumed; start a new one (what can: {can})")
+
+
+def validate_train(config: TrainConfig, world_size: int) -> None:
+    """Refuses values and combinations that cannot work. Raises ConfigError; needs neither torch nor the environment."""
+    _at_least(config, "", 1, "total_envs", "horizon", "total_env_steps", "log_every")
+    _threads(config)
+    _at_least(config, "", 1, "checkpoint_every", "keep_checkpoints", "max_bad_updates", "collective_timeout_s")
+    _at_least(config, "", 0, "seed", "check_every", "diagnostics_every")
+    _require(config.seed < 2**63, "seed", config.seed, "must be below 2**63")
+    _require(config.checkpoint_minutes > 0, "checkpoint_minutes", config.checkpoint_minutes, "must be above 0")
+    # The run folder's config.yaml holds it too, and a ${...} there is a reference to another setting.
+    _require("${" not in (config.run_dir or ""), "run_dir", config.run_dir, "must not contain ${")
+    _one_of("device", config.device, ("auto", "cpu", "cuda"))
+    _one_of("on_drift", config.on_drift, ("stop", "resync"))
+    _one_of("dtype", config.dtype, ("float32", "float64"))
+
+    ppo = config.ppo
+    _at_least(ppo, "ppo.", 1, "update_epochs", "minibatches")
+    _at_least(ppo, "ppo.", 0, "value_coef", "entropy_coef", "vtrace_rho_clip", "vtrace_c_clip", "target_kl")
+    for name in ("clip", "value_clip", "max_grad_norm"):
+        value = getattr(ppo, name)
+        _require(value is None or value > 0, f"ppo.{name}", value, "must be above 0")
+    _fraction(ppo, "ppo.", "gamma", "gae_lambda")
+    _one_of("ppo.advantage", ppo.advantage, ("gae", "vtrace"))
+
+    for name, schedule in (("schedule", config.schedule), ("precond_schedule", config.precond_schedule)):
+        _one_of(f"{name}.kind", schedule.kind, ("constant", "linear", "cosine"))
+        _fraction(schedule, f"{name}.", "warmup", "final")
+        constant = schedule.kind == "constant" and schedule.final != 0
+        _require(not constant, f"{name}.final", schedule.final, "a constant schedule has none; leave it 0")
+    adaptive = config.adaptive_rate
+    for name, above in (("target_kl", 0.0), ("step", 1.0), ("smallest", 0.0)):
+        value = getattr(adaptive, name)
+        _require(value is None or value > above, f"adaptive_rate.{name}", value, f"must be above {above:g}")
+    _require(
+        adaptive.largest >= adaptive.smallest, "adaptive_rate.largest", adaptive.largest, "must be at least smallest"
+    )
+    _at_least(config.normalize, "normalize.", 0, "warmup_steps")
+    _require(config.normalize.clip > 0, "normalize.clip", config.normalize.clip, "must be above 0")
+    _validate_group("policy", config.policy)
+    _validate_group("optimizer", config.optimizer)
+    _validate_optimizer(config.optimizer)
+    validate_newton(config.optimizer)
+    if config.optimizer.get("q_dtype") == "float64":
+        _require(config.dtype == "float64", "optimizer.q_dtype", "float64", "needs dtype=float64")
+    if config.precond_schedule != ScheduleConfig("constant") and "precond_lr" not in config.optimizer:
+        valid = "this optimizer has no precond_lr that it could change"
+        raise ConfigError("precond_schedule.kind", config.precond_schedule.kind, valid)
+    lr = config.optimizer.get("lr")
+    _require(lr is not None, "optimizer.lr", lr, "must be a number of at least 0")
+
+    # Every learner owns whole groups of `minibatches` environments, so that the minibatches are the same for every
+    # number of learners (see ARCHITECTURE.md, "Minibatches").
+    unit = world_size * ppo.minibatches
+    if config.total_envs % unit:
+        below = config.total_envs // unit * unit
+        valid = " or ".join(str(count) for count in (below, below + unit) if count)
+        what = f"a multiple of {world_size} learners x ppo.minibatches={ppo.minibatches}"
+        raise ConfigError("total_envs", config.total_envs, f"must be {what}; nearest: {valid}")
+
+
+def validate_evaluate(config: EvaluateConfig) -> None:
+    """Raises ConfigError."""
+    _at_least(config, "", 1, "episodes", "max_steps")
+    _require(config.episodes <= MOST_EPISODES, "episodes", config.episodes, f"must be at most {MOST_EPISODES}")
+    _threads(config)
+    _at_least(config, "", 0, "seed")
+    _require(config.seed < 2**63, "seed", config.seed, "must be below 2**63")
+    _one_of("device", config.device, ("auto", "cpu", "cuda"))
