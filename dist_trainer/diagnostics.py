@@ -78,14 +78,23 @@ class Watch:
             # A part's gradient is its sum over the samples of all: times W it is the mean of its own. The mean over
             # the W parts leaves one W; the big batch is the same on every learner.
             self.squares[0] = world.sum_(self.squares[0].clone()) * world.size
+        of_units = self._preconditioners()
         if not world.is_first:
             return {}
         values = self._gradient_noise()
         totals, counts = self.ratios.tolist()
         for name, total, count in zip(self.names, totals, counts, strict=True):
             values[f"update_ratio/{name}"] = total / count if count else math.nan
-        values |= preconditioners(self.learner.optimizer.units)
+        values |= of_units
         return {name: value for name, value in values.items() if math.isfinite(value)}
+
+    def _preconditioners(self) -> dict[str, float]:
+        """Of all units on the first learner; the first group's learners have a part of them each, if sharded."""
+        optimizer, rank = self.learner.optimizer, self.learner.world.rank
+        group = optimizer.shards.group if optimizer.shards else None
+        own = preconditioners(optimizer.own_units) if rank < (group.size if group else 1) else {}
+        parts = group.gather_values(own) if group else [own]
+        return {name: value for part in parts or [] for name, value in part.items()}
 
     def _gradient_noise(self) -> dict[str, float]:
         """By two sizes of batch: a learner's part and the whole minibatch, or, with one learner, the minibatch and

@@ -374,6 +374,21 @@ def test_weights_of_two_learners_are_the_same_with_and_without(two: Learners, op
     assert [logged for _, logged in runs[1]] == [[False, True, False], [False, False, False]]
 
 
+def diagnostics_of_run(world: World, *overrides: str) -> dict[str, float]:
+    return learn(make_learner(config_for(*overrides), world)).diagnostics
+
+
+@pytest.mark.parametrize("optimizer", ["psgd_kron", "muon"])
+def test_sharded_learners_report_the_preconditioners_of_all(two: Learners, optimizer: str) -> None:
+    reports = []
+    for more in ("sync=replicated", "sync=sharded", "sync=sharded optimizer.shard_group=1"):
+        first, second = two.run(diagnostics_of_run, f"optimizer={optimizer}", *f"optimizer.{more}".split())
+        assert second == {}
+        reports.append(first)
+    assert reports[0] == reports[1] == reports[2]
+    assert any("precond_norm" in name for name in reports[0]) == (optimizer == "psgd_kron")
+
+
 def test_nothing_is_done_in_an_iteration_without_them() -> None:
     learner = learner_for("diagnostics_every=2", "optimizer=psgd_kron")
     with mock.patch.object(update, "Watch") as watch, mock.patch.object(diagnostics, "preconditioners") as matrices:

@@ -14,7 +14,7 @@ import random
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -29,10 +29,11 @@ from dist_trainer.checkpoint_file import checkpoint_path
 from dist_trainer.cli import compose_train
 from dist_trainer.config import TrainConfig
 from dist_trainer.distributed import LearnersDiffer, World
+from dist_trainer.envs import env_spec
 from dist_trainer.errors import ConfigError
 from dist_trainer.keyed import keyed_seed
-from dist_trainer.learner import Learner, replicated_tensors
-from dist_trainer.optimizers.sharding import assign_owners, unit_cost
+from dist_trainer.learner import Learner, make_learner, make_policy, replicated_tensors
+from dist_trainer.optimizers.sharding import assign_owners, unit_costs, unit_memory, unit_operations
 from dist_trainer.optimizers.state import unit_tensors
 from dist_trainer.optimizers.units import Unit
 from dist_trainer.ppo import GradientBucket
@@ -259,15 +260,43 @@ def test_owners_are_near_the_best(learners: int) -> None:
     assert assign_owners([], learners) == []
 
 
-def test_the_cost_of_a_matrix_grows_with_the_cubes_of_its_sides() -> None:
-    def cost(*shape: int) -> float:
-        weights = [nn.Parameter(torch.zeros(shape))]
-        return unit_cost(Unit("", weights, [slice(0)], torch.optim.SGD(weights), 1.0, None, 0.0))
+def unit_of(*shape: int) -> Unit:
+    weights = [nn.Parameter(torch.zeros(shape))]
+    return Unit("", weights, [slice(0)], torch.optim.SGD(weights), 1.0, None, 0.0)
 
-    assert [cost(1), cost(7), cost(14)] == [1, 7, 14]
-    assert cost(3, 5) == 15 + (15 * 3 + 3**3) + (15 * 5 + 5**3)
-    assert cost(3, 5) == cost(5, 3) and cost(3, 5, 2) == cost(3, 10)
-    assert cost(400, 800) == pytest.approx(8 * cost(200, 400), rel=0.01)
+
+def test_operations_grow_with_the_cubes_of_the_sides_and_state_with_their_squares() -> None:
+    def operations(*shape: int) -> int:
+        return unit_operations(unit_of(*shape))
+
+    assert [operations(1), operations(7), operations(14)] == [1, 7, 14]
+    assert operations(3, 5) == 15 + (15 * 3 + 3**3) + (15 * 5 + 5**3)
+    assert operations(3, 5) == operations(5, 3) and operations(3, 5, 2) == operations(3, 10)
+    assert operations(400, 800) == pytest.approx(8 * operations(200, 400), rel=0.01)
+    assert unit_memory(unit_of(7)) == 7 and unit_memory(unit_of(3, 5)) == 15 + 9 + 25
+
+
+def test_costs_are_shares_of_work_and_of_memory() -> None:
+    units = [unit_of(30, 20), unit_of(10, 5), unit_of(40)]
+    costs = unit_costs(units)
+    assert sum(costs) == pytest.approx(2)
+    for measure in (unit_operations, unit_memory):  # each counts
+        assert all(cost > measure(unit) / sum(map(measure, units)) for cost, unit in zip(costs, units, strict=True))
+
+
+@pytest.mark.parametrize("hidden", [128, 1120])
+@pytest.mark.parametrize("learners", [2, 4, 8])
+def test_work_and_memory_of_a_real_policy_are_both_balanced(hidden: int, learners: int) -> None:
+    """Of either, nobody has more than an equal share and the largest unit."""
+    settings = ["env=breakout", "policy=lstm", f"policy.hidden_size={hidden}", "optimizer=psgd_kron"]
+    config = compose_train(settings)[0]
+    policy = make_policy(config, env_spec(config.env), torch.device("cpu"))
+    units = optimizers.make_optimizer(config.optimizer, policy).units
+    owners = assign_owners(unit_costs(units), learners)
+    for measure in (unit_operations, unit_memory):
+        total, largest = sum(map(measure, units)), max(map(measure, units))
+        loads = [sum(measure(u) for u, of in zip(units, owners, strict=True) if of == rank) for rank in range(learners)]
+        assert max(loads) <= total / learners + largest
 
 
 READERS = [(FOUR, reader) for reader in (ALONE, REPLICATED, SHARDED[0])]
@@ -341,6 +370,21 @@ def test_groups_must_divide_the_learners(runs: Runs, tmp_path: Path, place: str,
     for seen in runs.start("muon", place, tmp_path / "run", more=f"optimizer.shard_group={size}"):
         expected = f"must divide {numbers(place)[0]} learners; valid: {valid}"
         assert seen.error.endswith(f"optimizer.shard_group={size}: {expected}")
+
+
+def group_of_machines(world: World, machines: list[int]) -> list[int]:
+    """The ranks that this learner shares its optimizer with, on machines with so many learners each."""
+    local = [size for size in machines for _ in range(size)]
+    config = compose_train([*SETTINGS, "optimizer=muon", "optimizer.sync=sharded"])[0]
+    shards = make_learner(config, replace(world, local_size=local[world.rank])).optimizer.shards
+    assert shards
+    return list(shards.group.members) or list(range(world.size))
+
+
+@pytest.mark.parametrize(("machines", "size"), [([4], 4), ([2, 2], 2), ([3, 1], 1), ([1, 1, 1, 1], 1)])
+def test_groups_stay_within_machines_of_any_sizes(runs: Runs, machines: list[int], size: int) -> None:
+    for rank, members in enumerate(runs.worlds[4].run(group_of_machines, machines)):
+        assert members == list(range(rank - rank % size, rank - rank % size + size))
 
 
 def test_sync_that_cannot_be_is_refused() -> None:

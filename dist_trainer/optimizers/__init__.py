@@ -7,6 +7,7 @@ generator keyed by (seed, optimizer_step, unit), so that what one unit draws doe
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +53,7 @@ def make_optimizer(config: dict[str, Any], policy: nn.Module, world: World | Non
 
     `mars*`, `caution`, `newton_*` and `rate_*` are handled here, whatever heavyball's flags for these do;
     units.make_units explains `groups` and `lstm_blocks`. A setting that is null is left out: the default holds. With
-    `sync: sharded` the learners of a group of `shard_group` (default: those of this machine) divide the units.
+    `sync: sharded` the learners of a group of `shard_group` (default: those of a machine) divide the units.
 
     Raises ConfigError if there is no such class or it does not take the settings.
     """
@@ -77,12 +78,15 @@ def make_optimizer(config: dict[str, Any], policy: nn.Module, world: World | Non
 
 
 def _shard_group_size(world: World, size: int | None) -> int:
-    """Raises ConfigError if groups of this size, by default those of a machine, cannot be formed."""
-    chosen = size or world.local_size
-    if world.size % chosen:
+    """By default the learners of a machine; where machines have different numbers of them, the largest number that
+    divides them all. Raises ConfigError if groups of this size cannot be formed."""
+    if size is None:
+        local_sizes = world.all_gather(torch.tensor([world.local_size], device=world.device))
+        return math.gcd(*local_sizes.flatten().tolist())
+    if world.size % size:
         valid = ", ".join(str(number) for number in range(1, world.size + 1) if world.size % number == 0)
-        raise ConfigError("optimizer.shard_group", chosen, f"must divide {world.size} learners; valid: {valid}")
-    return chosen
+        raise ConfigError("optimizer.shard_group", size, f"must divide {world.size} learners; valid: {valid}")
+    return size
 
 
 def _make_rate_estimate(settings: dict[str, Any], units: list[Unit]) -> RateEstimate | None:

@@ -32,16 +32,26 @@ class Shards:
         return self.owners[index] == self.group.rank
 
 
-def unit_cost(unit: Unit) -> float:
+def unit_operations(unit: Unit) -> int:
     """Floating-point operations of a step, in units that only compare: every side n of a matrix of m numbers has a
     factor that multiplies it (m n) and is itself fitted or rooted (n^3). A vector costs its length.
     """
-    total = 0.0
-    for weight in unit.weights:
-        numbers = weight.numel()
-        sides = [weight.shape[0], numbers // weight.shape[0]] if weight.dim() > 1 else []
-        total += numbers + sum(numbers * side + side**3 for side in sides)
-    return total
+    return sum(w.numel() + sum(w.numel() * side + side**3 for side in _sides(w)) for w in unit.weights)
+
+
+def unit_memory(unit: Unit) -> int:
+    """Numbers of state, likewise: the weight's own moments, and a factor of n^2 for every side n of a matrix."""
+    return sum(w.numel() + sum(side**2 for side in _sides(w)) for w in unit.weights)
+
+
+def _sides(weight: Tensor) -> list[int]:
+    return [weight.shape[0], weight.numel() // weight.shape[0]] if weight.dim() > 1 else []
+
+
+def unit_costs(units: Sequence[Unit]) -> list[float]:
+    """A unit's share of all operations plus its share of all state: who has more of one gets less of the other."""
+    work, memory = ([measure(unit) for unit in units] for measure in (unit_operations, unit_memory))
+    return [a / sum(work) + b / sum(memory) for a, b in zip(work, memory, strict=True)]
 
 
 def assign_owners(costs: Sequence[float], learners: int) -> list[int]:
@@ -57,8 +67,7 @@ def assign_owners(costs: Sequence[float], learners: int) -> list[int]:
 
 def make_shards(world: World, size: int, units: Sequence[Unit]) -> Shards:
     """Over groups of `size` learners; all learners must call it."""
-    owners = assign_owners([unit_cost(unit) for unit in units], size)
-    return Shards(world.subgroup(size), world.peers(size), owners)
+    return Shards(world.subgroup(size), world.peers(size), assign_owners(unit_costs(units), size))
 
 
 @torch.no_grad()
