@@ -3,19 +3,19 @@
     python -m benchmarks.newton_precision [--hidden 128 512] [--env breakout] [--device cpu]
 
 The loss is that of one minibatch after one update, the unclipped surrogate that training differentiates. The truth is
-an exact double backward in float64 through an LSTM that is not fused. The encoder's activation matters: differences see
-the kinks of ReLUs within reach, a second derivative does not.
+an exact double backward in float64 through an LSTM that is not fused, and the same differences in float64. The encoder's
+activation matters: differences see the kinks of ReLUs within reach, a second derivative does not.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dist_trainer.cli import compose_train
 from dist_trainer.distributed import World
@@ -51,8 +51,40 @@ def loss_of(learner: Learner, batch: Minibatch) -> Tensor:
     return ppo_loss(learner.policy, learner.observations, batch, unclipped, batch.done.numel())[0]
 
 
-def reference(learner: Learner, batch: Minibatch, activation: str, hidden: int, env: str) -> Tensor:
-    """The exact product of the same probe, on the CPU in float64, where torch's LSTM is made of plain operations."""
+@dataclass
+class Twin:
+    """The learner's policy and its minibatch on the CPU in float64, where torch's LSTM is made of plain operations."""
+
+    learner: Learner
+    batch: Minibatch
+    vector: Tensor  # the same probe
+
+    @property
+    def weights(self) -> list[nn.Parameter]:
+        return list(self.learner.policy.parameters())
+
+    def exact(self) -> Tensor:
+        """The product by a double backward."""
+        gradients = torch.autograd.grad(loss_of(self.learner, self.batch), self.weights, create_graph=True)
+        along = torch.cat([gradient.flatten() for gradient in gradients]) @ self.vector
+        return torch.cat([column.flatten() for column in torch.autograd.grad(along, self.weights)])
+
+    def differences(self, epsilon: float) -> Tensor:
+        """The product by central differences of this size: what is left of their error in float32 is rounding."""
+        base, sides = [weight.detach().clone() for weight in self.weights], []
+        parts = self.vector.split([weight.numel() for weight in base])
+        for distance in (epsilon, -epsilon):
+            with torch.no_grad():
+                for weight, start, part in zip(self.weights, base, parts, strict=True):
+                    weight.copy_(start + distance * part.view_as(start))
+            sides.append(flat_gradient(self.learner, self.batch))
+        with torch.no_grad():
+            for weight, start in zip(self.weights, base, strict=True):
+                weight.copy_(start)
+        return (sides[0] - sides[1]) / (2 * epsilon)
+
+
+def twin_of(learner: Learner, batch: Minibatch, activation: str, hidden: int, env: str) -> Twin:
     cpu = World(0, 1, 0, 1, torch.device("cpu"))
     sizes = ["total_envs=512", "dtype=float64", f"policy.hidden_size={hidden}", f"policy.activation={activation}"]
     twin = make_learner(compose_train([f"env={env}", "policy=lstm", "optimizer=adamw", *sizes])[0], cpu)
@@ -65,26 +97,25 @@ def reference(learner: Learner, batch: Minibatch, activation: str, hidden: int, 
     }
     weights = list(learner.policy.parameters())
     vector, _ = finite_difference_product(weights, lambda: torch.zeros(1, device=weights[0].device), newton(), SEED)
-    parameters = list(twin.policy.parameters())
-    value = loss_of(twin, replace(batch, **doubled))
-    gradients = torch.autograd.grad(value, parameters, create_graph=True)
-    along = torch.cat([gradient.flatten() for gradient in gradients]) @ vector.double().cpu()
-    return torch.cat([column.flatten() for column in torch.autograd.grad(along, parameters)])
+    return Twin(twin, replace(batch, **doubled), vector.double().cpu())
+
+
+def flat_gradient(learner: Learner, batch: Minibatch) -> Tensor:
+    gradients = torch.autograd.grad(loss_of(learner, batch), list(learner.policy.parameters()))
+    return torch.cat([part.flatten() for part in gradients])
 
 
 def newton(precision: str = "float32", product: str = "central", epsilon: float = 1e-3) -> Newton:
     return Newton(every=1, product=product, precision=precision, sub_batch=1, epsilon=epsilon)
 
 
-def error(learner: Learner, batch: Minibatch, expected: Tensor, how: Newton) -> float:
+def product_of(learner: Learner, batch: Minibatch, how: Newton) -> Tensor:
     weights = list(learner.policy.parameters())
+    return finite_difference_product(weights, lambda: flat_gradient(learner, batch), how, SEED)[1].double().cpu()
 
-    def gradient() -> Tensor:
-        gradients = torch.autograd.grad(loss_of(learner, batch), weights)
-        return torch.cat([part.flatten() for part in gradients])
 
-    _, product = finite_difference_product(weights, gradient, how, SEED)
-    return float((product.double().cpu() - expected).norm() / expected.norm())
+def error(product: Tensor, expected: Tensor) -> str:
+    return f"{float((product - expected).norm() / expected.norm()):.4f}"
 
 
 def main() -> None:
@@ -95,16 +126,21 @@ def main() -> None:
     options = parser.parse_args()
     world = World(0, 1, 0, 1, torch.device(options.device))
     print(f"torch {torch.__version__}, {options.env}, {options.device}\n")
-    print("| hidden | encoder | precision | difference | " + " | ".join(f"eps {e:g}" for e in EPSILONS) + " |")
-    print("|" + "---|" * (4 + len(EPSILONS)), flush=True)
+    columns = ["hidden", "encoder", "precision", "difference", "against", *(f"eps {e:g}" for e in EPSILONS)]
+    print("| " + " | ".join(columns) + " |")
+    print("|" + "---|" * (5 + len(EPSILONS)), flush=True)
     for hidden in options.hidden:
         for activation in ("tanh", "silu", "relu"):
             learner, batch = learner_and_batch(hidden, activation, options.env, world)
-            expected = reference(learner, batch, activation, hidden, options.env)
+            twin = twin_of(learner, batch, activation, hidden, options.env)
+            exact, differences = twin.exact(), [twin.differences(epsilon) for epsilon in EPSILONS]
             for precision, product in SCHEMES:
-                errors = [error(learner, batch, expected, newton(precision, product, e)) for e in EPSILONS]
-                cells = " | ".join(f"{e:.4f}" for e in errors)
-                print(f"| {hidden} | {activation} | {precision} | {product} | {cells} |", flush=True)
+                products = [product_of(learner, batch, newton(precision, product, e)) for e in EPSILONS]
+                start = f"| {hidden} | {activation} | {precision} | {product} |"
+                print(start, "second derivative | " + " | ".join(error(x, exact) for x in products) + " |")
+                if product == "central":
+                    errors = [error(x, y) for x, y in zip(products, differences, strict=True)]
+                    print(start, "float64 differences | " + " | ".join(errors) + " |", flush=True)
 
 
 if __name__ == "__main__":
