@@ -3,8 +3,8 @@
     python -m benchmarks.newton_precision [--hidden 128 512] [--env breakout] [--device cpu]
 
 The loss is that of one minibatch after one update, the unclipped surrogate that training differentiates. The truth is
-an exact double backward in float64 through an LSTM that is not fused, and the same differences in float64. The encoder's
-activation matters: differences see the kinks of ReLUs within reach, a second derivative does not.
+an exact double backward in float64 through an LSTM that is not fused, and the same differences in float64. The
+encoder's activation matters: differences see the kinks of ReLUs within reach, a second derivative does not.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from dist_trainer.cli import compose_train
 from dist_trainer.distributed import World
 from dist_trainer.learner import Learner, make_learner, warm_up_normalizer
+from dist_trainer.minibatch import my_minibatch_rows
 from dist_trainer.optimizers.newton import Newton, finite_difference_product
 from dist_trainer.ppo import ppo_loss
 from dist_trainer.rollout import Minibatch, take_minibatch
-from dist_trainer.update import learn, my_minibatch_rows
+from dist_trainer.update import learn
 
 EPSILONS = (1e-4, 3.45e-4, 1e-3, 3e-3, 5e-3, 1e-2)
 SCHEMES = (("float32", "central"), ("float32", "forward"), ("bfloat16", "central"), ("bfloat16", "forward"))

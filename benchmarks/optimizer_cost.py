@@ -24,8 +24,10 @@ from torch import Tensor
 from dist_trainer import optimizers, update
 from dist_trainer.cli import compose_train, group_choices
 from dist_trainer.config import TrainConfig
+from dist_trainer.curvature import hand_over_curvature
 from dist_trainer.distributed import connect
 from dist_trainer.learner import Learner, make_learner, warm_up_normalizer
+from dist_trainer.minibatch import count_globally, my_minibatch_rows
 from dist_trainer.rollout import Rollout
 
 SAMPLES = 65_536
@@ -74,11 +76,12 @@ def cost_of(name: str, base: Learner, rollout: Rollout, gradient: Tensor, hidden
     config = config_for(name, hidden, torch.get_num_threads())
     optimizer = optimizers.make_optimizer(config.optimizer, base.policy)
     learner = replace(base, config=config, optimizer=optimizer, optimizer_step=0)
-    rows = update.my_minibatch_rows(base, 0)[0]
+    rows = my_minibatch_rows(base, 0)[0]
     most = int(rollout.done_counts[rows.numpy()].max())
 
     def product() -> None:
-        update.hand_over_curvature(learner, rollout, rollout.values, rollout.values, rows, most)
+        samples = count_globally(learner, rollout).curvature
+        hand_over_curvature(learner, rollout, rollout.values, rollout.values, rows, most, samples)
 
     def step(fit: bool) -> float:
         newton = optimizer.newton

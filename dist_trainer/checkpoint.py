@@ -41,6 +41,7 @@ def save_checkpoint(learner: Learner, run_dir: Path, keep: int, extra: dict[str,
         {
             "iteration": learner.iteration,
             "optimizer_step": learner.optimizer_step,
+            "missed_env_steps": learner.missed_env_steps,
             "rate_factor": learner.rate_factor,
             "policy": learner.policy.state_dict(),
             "optimizer": optimizer,
@@ -69,6 +70,7 @@ def load_checkpoint(learner: Learner, path: Path) -> dict[str, Any]:
     saved = load_file(path)
     learner.iteration = saved["iteration"]
     learner.optimizer_step = saved["optimizer_step"]
+    learner.missed_env_steps = saved["missed_env_steps"]
     learner.rate_factor = saved["rate_factor"]
     learner.policy.load_state_dict(saved["policy"])
     optimizers.restore(learner.optimizer, saved["optimizer"])

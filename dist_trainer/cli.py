@@ -16,13 +16,14 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from dist_trainer.batch_scaling import scale_batch
 from dist_trainer.checkpoint_file import find_checkpoint
 from dist_trainer.config import LARGEST_INT32, EvaluateConfig, TrainConfig
 from dist_trainer.envs import EnvSpec, default_params, env_spec
 from dist_trainer.errors import ConfigError, choices
 from dist_trainer.run_folder import CONFIG_FILE, check_run_dir
 from dist_trainer.target import check_module
-from dist_trainer.validation import check_resumable, validate_evaluate, validate_train
+from dist_trainer.validation import check_division, check_resumable, check_settings, validate_evaluate
 
 GROUPS_WITH_TARGET = ("policy", "optimizer")
 GROUPS = ("env", *GROUPS_WITH_TARGET)
@@ -200,7 +201,10 @@ def plan_train(arguments: Sequence[str], world_size: int) -> TrainPlan:
     else:
         config, chosen = compose_train(arguments)
         names, checkpoint = (chosen["policy"], chosen["optimizer"]), None
-    validate_train(config, world_size)
+    check_settings(config)
+    if not resume:  # a run that goes on keeps the batch that it began with
+        config = scale_batch(config, world_size)
+    check_division(config, world_size)
     for group in GROUPS_WITH_TARGET:
         check_module(group, str(getattr(config, group)["_target_"]))
     spec = env_spec(config.env)

@@ -27,6 +27,7 @@ class PPOConfig:
 
     update_epochs: int = 1  # passes over each rollout
     minibatches: int = 16  # optimizer steps per pass; total_envs must be a multiple
+    micro_batches: int = 1  # parts of a learner's minibatch that are learned one after another: saves memory alone
     clip: float = 0.2  # the probability ratio is clipped to 1 +- clip
     value_clip: float | None = None  # clip the change of the value function too, as CleanRL does
     value_coef: float = 0.5  # weight of the value loss
@@ -61,6 +62,23 @@ class AdaptiveRateConfig:
 
 
 @dataclass
+class BatchScalingConfig:
+    """A batch that grows with the number of learners; by default it is the same for any number."""
+
+    reference_learners: int | None = None  # total_envs and optimizer.lr are for so many learners; null: for any
+    grow: str = "minibatches"  # minibatches (as many, but larger) | optimizer_steps (more minibatches of the same size)
+    lr_rule: str = "constant"  # for larger ones: constant | sqrt (Adam: arXiv 2205.10287) | linear (SGD: 1706.02677)
+
+
+@dataclass
+class PreemptionConfig:
+    """Stragglers' rollouts end early, as in DD-PPO (arXiv 1911.00357). By the clock: no run repeats another."""
+
+    fraction: float | None = None  # of the learners: when so many have their rollout, the others stop; DD-PPO: 0.6
+    min_horizon: float = 0.25  # of the horizon, which everyone collects in any case
+
+
+@dataclass
 class NormalizeConfig:
     """Running normalizers, reduced over all learners and kept in checkpoints."""
 
@@ -82,6 +100,8 @@ class TrainConfig:
     precond_schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig("constant"))
     adaptive_rate: AdaptiveRateConfig = field(default_factory=AdaptiveRateConfig)
     normalize: NormalizeConfig = field(default_factory=NormalizeConfig)
+    batch_scaling: BatchScalingConfig = field(default_factory=BatchScalingConfig)
+    preemption: PreemptionConfig = field(default_factory=PreemptionConfig)
 
     seed: int = 1  # of everything random; another seed is another run
     total_env_steps: float = 2e6  # over all learners; rounded up to whole iterations
@@ -92,6 +112,7 @@ class TrainConfig:
     resume: str | None = None  # run folder to continue; its configuration is used
     device: str = "auto"  # auto | cpu | cuda
     dtype: str = "float32"  # float32 | float64 (for tests of exactness)
+    reduce_dtype: str | None = None  # of gradients on their way between learners: null (as they are) | bfloat16
     compile_optimizer: bool = False  # torch.compile the optimizer's update: 10 to 90 s at the start, then faster steps
     torch_threads: int | None = None  # per learner; default: this machine's cores shared out over its learners
     env_threads: int | None = None  # per learner; default: the same

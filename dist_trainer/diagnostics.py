@@ -113,7 +113,8 @@ class Watch:
         else:
             sizes = (float(self.samples), float(self.samples * per_epoch))
             big /= self.minibatches / per_epoch
-        if sizes[0] == sizes[1]:
+        ragged = size > 1 and self.learner.config.preemption.fraction is not None
+        if sizes[0] == sizes[1] or ragged:  # parts of different sizes
             return {}
         signal, noise = signal_and_noise(small, big, *sizes)
         values = {"gradient_signal": signal, "gradient_noise": noise}

@@ -17,6 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
 
 from dist_trainer.errors import ConfigError
@@ -31,6 +32,27 @@ _timeout: timedelta | None = None  # of a collective, in groups of some learners
 
 class CollectiveFailed(RuntimeError):
     """Some learner did not take part in a collective; the text says which, as far as can be seen from here."""
+
+
+class Counter:
+    """Numbers by name that all learners see and nobody waits for, in the store through which they have met."""
+
+    def __init__(self, store: Store):
+        self._store = store
+
+    def add(self, name: str, amount: int = 1) -> int:
+        """Returns the new number; it begins with 0. Raises CollectiveFailed if the store is gone."""
+        try:
+            return self._store.add(f"dist_trainer/counter/{name}", amount)
+        except RuntimeError as error:
+            raise CollectiveFailed("the store on the first learner's machine does not answer") from error
+
+    def read(self, name: str) -> int:
+        return self.add(name, 0)
+
+    def forget(self, name: str) -> None:
+        """It begins anew."""
+        self._store.delete_key(f"dist_trainer/counter/{name}")
 
 
 def _together(collective: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
@@ -113,6 +135,10 @@ class World:
         parts = [torch.empty_like(tensor) for _ in range(self.size)]
         _together(dist.all_gather, parts, tensor.contiguous(), group=self.group)
         return torch.stack(parts)
+
+    def counter(self) -> Counter:
+        """With a connection of its own. For the world of all learners, not for groups; there must be at least two."""
+        return Counter(_store_of(self.rank, self.size))
 
     def subgroup(self, size: int) -> World:
         """Of the groups of `size` consecutive learners the one that this learner is in, as a world of its own.
@@ -242,10 +268,14 @@ def connect(device: str, timeout_s: float) -> World:
 
 
 def _listen(rank: int, size: int, warn_after_s: float | None) -> None:
-    """Starts this learner's heartbeat, with a client of its own to the store through which the learners have met."""
+    """Starts this learner's heartbeat."""
     global _heartbeat
-    store, _, _ = next(iter(rendezvous("env://", rank, size, timeout=timedelta(seconds=30))))
-    _heartbeat = Heartbeat(store, rank, size, warn_after_s)
+    _heartbeat = Heartbeat(_store_of(rank, size), rank, size, warn_after_s)
+
+
+def _store_of(rank: int, size: int) -> Store:
+    """A client of its own to the store: it serves one call at a time."""
+    return next(iter(rendezvous("env://", rank, size, timeout=timedelta(seconds=30))))[0]
 
 
 def disconnect() -> None:

@@ -21,7 +21,7 @@ from dist_trainer.ppo import GradientBucket
 from dist_trainer.rollout import Collector
 from dist_trainer.target import make
 
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 NOT_FOR_POLICY = ("action_kinds",)  # for validation before torch is imported
 
 
@@ -38,17 +38,22 @@ class Learner:
     optimizer: optimizers.Optimizer
     iteration: int = 0  # rollouts that were collected and learned from
     optimizer_step: int = 0
+    missed_env_steps: int = 0  # of rollouts that were cut short
     rate_factor: float = 1.0  # on the learning rate, see schedule.adapt_rate
 
     @property
     def env_steps(self) -> int:
         """Of all learners together."""
-        return self.iteration * self.config.horizon_env_steps
+        return self.iteration * self.config.horizon_env_steps - self.missed_env_steps
 
     @property
     def progress(self) -> float:
         """From 0 to 1 over the whole global run."""
-        return min(1.0, self.iteration / self.config.iterations)
+        return min(1.0, self.env_steps / (self.config.iterations * self.config.horizon_env_steps))
+
+    @property
+    def finished(self) -> bool:
+        return self.progress >= 1
 
 
 def make_policy(config: TrainConfig, spec: EnvSpec, device: torch.device) -> Policy:

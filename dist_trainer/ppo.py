@@ -90,9 +90,13 @@ class GradientBucket:
     def zero(self) -> None:
         self.flat.zero_()
 
-    def reduce(self, world: World) -> Tensor:
-        """Sums over all learners, in place; returns the bucket (parameters,)."""
-        return world.sum_(self.flat)
+    def reduce(self, world: World, dtype: torch.dtype | None = None) -> Tensor:
+        """Sums over all learners, in place; returns the bucket (parameters,). `dtype`: of what goes over the wire and
+        of the sums on the way, which are rounded to it; with one learner nothing is.
+        """
+        if dtype is None or world.size == 1:
+            return world.sum_(self.flat)
+        return self.flat.copy_(world.sum_(self.flat.to(dtype)))
 
     def clip(self, max_norm: float) -> Tensor:
         """Clips by the global norm, after the reduction. Returns the norm () before clipping."""

@@ -99,11 +99,11 @@ class Report:
             values["optimizer/rate_factor"] = update.rate_factor
         if update.estimated_d is not None:
             values["optimizer/estimated_d"] = update.estimated_d
-        values["perf/env_steps_per_second"] = config.horizon_env_steps / elapsed
+        values["perf/env_steps_per_second"] = update.env_steps / elapsed
         values |= {f"perf/{name}_seconds": seconds for name, seconds in phases.items()}
         values["charts/iteration"] = learner.iteration
         values["charts/seconds"] = self.seconds
-        last = learner.iteration >= config.iterations
+        last = learner.finished
         points = values if learner.iteration % config.log_every == 0 or last else {}
         points = points | {f"diagnostics/{name}": value for name, value in update.diagnostics.items()}
         if points:
@@ -139,7 +139,6 @@ class Report:
 
     def finish(self, learner: Learner) -> None:
         """The last words on the terminal."""
-        complete = learner.iteration >= learner.config.iterations
         means = "  ".join(f"{name} {value:.4g}" for name, value in self.window.means(self.names).items())
-        what = "done" if complete else f"stopped; continue with resume={self.run_dir}"
+        what = "done" if learner.finished else f"stopped; continue with resume={self.run_dir}"
         self.progress.say(f"{what}: {learner.env_steps:,} steps in {self.seconds:.0f} s  {means}")

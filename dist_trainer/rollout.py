@@ -6,7 +6,8 @@ state, M minibatches, S = N / M rows of a minibatch (its segments).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ from dist_trainer.envs import EnvPool
 from dist_trainer.keyed import keyed_seed
 from dist_trainer.normalize import ObservationNormalizer
 from dist_trainer.policies import Policy
+
+NOT_PER_STEP = ("last_values", "initial_state", "done_counts")
 
 
 @dataclass
@@ -34,6 +37,15 @@ class Rollout:
     last_values: Tensor  # (N,) value of obs[T]
     initial_state: Tensor  # (L, N, H) recurrent state before obs[0]
     done_counts: NDArray[np.int64]  # (N,) dones in the first T - 1 steps, known on the host
+
+    @property
+    def horizon(self) -> int:
+        return len(self.rewards)
+
+    def first(self, steps: int) -> Rollout:
+        """Its first `steps` steps; the values after the last of them must be in last_values."""
+        per_step = {f.name: getattr(self, f.name)[:steps] for f in fields(self) if f.name not in NOT_PER_STEP}
+        return replace(self, **per_step)
 
 
 @dataclass
@@ -93,8 +105,9 @@ class Collector:
         )
 
     @torch.no_grad()
-    def collect(self) -> Rollout:
-        """The next T steps of every environment. The result's buffers are reused by the next call."""
+    def collect(self, stop_after: Callable[[int], bool] = lambda steps: False) -> Rollout:
+        """The next T steps of every environment, or fewer: it ends when `stop_after` is true of the steps it has. The
+        result's buffers are reused by the next call."""
         rollout, pool, policy = self._rollout, self.pool, self.policy
         rollout.initial_state.copy_(self.state)
         rollout.final_values.zero_()
@@ -121,11 +134,13 @@ class Collector:
                 self.state = self.state.masked_fill(rollout.done[t][None, :, None], 0)
                 if t < self.horizon - 1:
                     rollout.done_counts += done.numpy()
+            if stop_after(t + 1):
+                break
         # The value of what comes next; the state stays as it is, for the next rollout acts on this observation.
         rollout.last_values.copy_(policy.act(self.normalizer(self._observations.to(self.device)), self.state)[1])
         if cut_off:
             self._bootstrap(rollout, cut_off)
-        return rollout
+        return rollout if t == self.horizon - 1 else rollout.first(t + 1)
 
     def _bootstrap(self, rollout: Rollout, cut_off: list[tuple[int, Tensor, Tensor, Tensor]]) -> None:
         """Values of the truncated episodes' final observations, all in one call."""

@@ -14,6 +14,7 @@ from dist_trainer.config import TrainConfig
 from dist_trainer.distributed import World, check_identical, make_identical
 from dist_trainer.learner import make_learner, replicas, warm_up_normalizer
 from dist_trainer.ppo import mean_kl
+from dist_trainer.preemption import Preemption
 from dist_trainer.report import Report, add_up
 from dist_trainer.run_folder import write_run
 from dist_trainer.schedule import adapt_rate
@@ -39,14 +40,16 @@ def train(config: TrainConfig, world: World, run_dir: Path, resume_from: Path | 
     if not resume_from:
         warm_up_normalizer(learner)
         save_checkpoint(learner, run_dir, config.keep_checkpoints, report.state())
+    preemption = Preemption(config.preemption, world, config.horizon)
     undone_in_a_row = 0
     with report:
-        while learner.iteration < config.iterations:
+        while not learner.finished:
             report.phase("rollout")
-            rollout = learner.collector.collect()
+            rollout = preemption.collect(learner.collector, learner.iteration)
             report.phase("learn")
             update = learn(learner, rollout)
             learner.iteration += 1
+            learner.missed_env_steps += config.horizon_env_steps - update.env_steps
 
             report.phase("other")
             wishes = [float(stop.requested), float(world.is_first and report.checkpoint_is_due())]
@@ -67,7 +70,7 @@ def train(config: TrainConfig, world: World, run_dir: Path, resume_from: Path | 
                     elif found := make_identical(group, tensors):
                         report.progress.say(f"iteration {learner.iteration}: {found}; made equal again")
 
-            done = learner.iteration >= config.iterations or stop_wishes > 0
+            done = learner.finished or stop_wishes > 0
             periodic = config.checkpoint_every and learner.iteration % config.checkpoint_every == 0
             if done or ((periodic or checkpoint_wishes) and not undone_in_a_row):
                 with report.checkpoint(last=done):

@@ -5,19 +5,18 @@ Legend: T horizon, N rows of this learner, M minibatches, S segments of a miniba
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from dist_trainer import optimizers
+from dist_trainer.curvature import hand_over_curvature
 from dist_trainer.diagnostics import Watch, is_due
-from dist_trainer.keyed import keyed_seed
-from dist_trainer.learner import Learner
-from dist_trainer.optimizers.newton import exact_product, finite_difference_product
-from dist_trainer.ppo import LOSS_SUMS, estimate_advantages, mean_kl, normalize_globally, ppo_loss, return_sums
-from dist_trainer.rollout import Rollout, minibatch_rows, take_minibatch
+from dist_trainer.learner import DTYPES, Learner
+from dist_trainer.minibatch import add_gradient, count_globally, my_minibatch_rows
+from dist_trainer.ppo import LOSS_SUMS, estimate_advantages, mean_kl, normalize_globally, return_sums
+from dist_trainer.rollout import Rollout, take_minibatch
 from dist_trainer.schedule import schedule_factor
 
 
@@ -25,6 +24,7 @@ from dist_trainer.schedule import schedule_factor
 class Update:
     """What happened. `sums` are this learner's own; the rest is the same on all learners, but for diagnostics."""
 
+    env_steps: int  # of all learners' rollouts
     sums: Tensor  # (LOSS_SUMS + return_sums,) float64 on the device
     lr: float
     rate_factor: float  # on the rate, by the KL divergence of earlier iterations; part of lr
@@ -70,11 +70,12 @@ def learn(learner: Learner, rollout: Rollout) -> Update:
     scaled, targets = estimate(log_ratio=None)
     lr = config.optimizer["lr"] * schedule_factor(config.schedule, learner.progress) * learner.rate_factor
     precond_factor = schedule_factor(config.precond_schedule, learner.progress)
-    global_samples = config.horizon_env_steps * learner.pool.spec.num_agents // config.ppo.minibatches
+    counts = count_globally(learner, rollout)
+    reduce_dtype = DTYPES[config.reduce_dtype] if config.reduce_dtype else None
     sums = torch.zeros(len(LOSS_SUMS), dtype=torch.float64, device=device)
     norms = torch.zeros(3, dtype=torch.float64, device=device)  # sum of norms, clipped steps, non-finite steps
     optimizer_steps = 0
-    watch = Watch(learner, global_samples) if is_due(config, learner.iteration) else None
+    watch = Watch(learner, counts.minibatch) if is_due(config, learner.iteration) else None
 
     for epoch in range(config.ppo.update_epochs):
         if epoch > 0 and config.ppo.advantage == "vtrace":
@@ -83,14 +84,13 @@ def learn(learner: Learner, rollout: Rollout) -> Update:
         max_done = rollout.done_counts[rows.numpy()].max(1).tolist()  # (M,)
         epoch_sums = torch.zeros_like(sums)
         for index, most in zip(rows.to(device).unbind(), max_done, strict=True):
-            product_norm = hand_over_curvature(learner, rollout, scaled, targets, index, most)
-            batch = take_minibatch(rollout, scaled, targets, index, most)
+            data = (rollout, scaled, targets, index, most)
+            product_norm = hand_over_curvature(learner, *data, counts.curvature)
             learner.gradients.zero()
-            loss, batch_sums = ppo_loss(learner.policy, learner.observations, batch, config.ppo, global_samples)
-            loss.backward()
+            epoch_sums += add_gradient(learner, *data, config.ppo, counts.minibatch)
             if watch:
                 watch.own_gradient(learner.gradients.flat)
-            gradient = learner.gradients.reduce(world)
+            gradient = learner.gradients.reduce(world, reduce_dtype)
             if watch:
                 watch.before_step(gradient)
             optimizers.correct_gradient_(learner.optimizer, gradient)
@@ -101,7 +101,6 @@ def learn(learner: Learner, rollout: Rollout) -> Update:
                 watch.after_step()
             learner.optimizer_step += 1
             optimizer_steps += 1
-            epoch_sums += batch_sums
             norms += torch.stack([norm, norm > config.ppo.max_grad_norm, ~(norm + product_norm).isfinite()])
         sums += epoch_sums
         target_kl = config.ppo.target_kl if epoch + 1 < config.ppo.update_epochs else None
@@ -118,6 +117,7 @@ def learn(learner: Learner, rollout: Rollout) -> Update:
         learner.observations.update(rollout.observations, world)
     rate = learner.optimizer.rate
     return Update(
+        env_steps=counts.env_steps,
         sums=torch.cat([sums, return_sums(targets, rollout.values)]),
         lr=lr,
         rate_factor=learner.rate_factor,
@@ -126,61 +126,6 @@ def learn(learner: Learner, rollout: Rollout) -> Update:
         undone=bad > 0,
         estimated_d=rate.d.item() if rate else None,
         diagnostics=watch.read() if watch and not bad else {},
-    )
-
-
-def hand_over_curvature(
-    learner: Learner, rollout: Rollout, advantages: Tensor, targets: Tensor, rows: Tensor, max_done: int
-) -> Tensor:
-    """Gives a Newton optimizer its Hessian-vector product of the minibatch `rows` (S,), where one is due.
-
-    The loss is the unclipped surrogate (the clip's kinks are no curvature) of every `sub_batch`-th group of global
-    environments: the same ones for any number of learners. Returns the product's norm (); 0 where none is due.
-    """
-    newton, world, config = learner.optimizer.newton, learner.world, learner.config
-    if newton is None or not newton.is_due(learner.optimizer_step):
-        return torch.zeros((), device=world.device)
-    minibatches, agents = config.ppo.minibatches, learner.pool.spec.num_agents
-    own = torch.arange(learner.pool.num_envs // minibatches) + world.rank * learner.pool.num_envs // minibatches
-    chosen = (own % newton.sub_batch == 0).repeat_interleave(agents).nonzero().flatten()  # on the host
-    all_chosen = -(-(config.total_envs // minibatches) // newton.sub_batch)
-    batch = take_minibatch(rollout, advantages, targets, rows[chosen.to(rows.device)], max_done)
-    unclipped = replace(config.ppo, clip=math.inf, value_clip=None)
-    global_samples = all_chosen * agents * config.horizon
-    weights = [parameter for parameter in learner.policy.parameters() if parameter.requires_grad]
-
-    def loss() -> Tensor | None:
-        if not len(chosen):  # a learner may own none of the groups; it adds zeros
-            return None
-        return ppo_loss(learner.policy, learner.observations, batch, unclipped, global_samples)[0]
-
-    def gradient() -> Tensor:
-        learner.gradients.zero()
-        value = loss()
-        if value is not None:
-            value.backward()
-        return learner.gradients.flat
-
-    seed = keyed_seed(config.seed, "newton", learner.optimizer_step)
-    if newton.product == "exact":
-        vector, product = exact_product(weights, loss, seed)
-    else:
-        vector, product = finite_difference_product(weights, gradient, newton, seed)
-    newton.hand_over(learner.optimizer.own_units, vector, world.sum_(product))
-    return torch.linalg.vector_norm(product)
-
-
-def my_minibatch_rows(learner: Learner, epoch: int) -> Tensor:
-    """(M, S) rows of this learner; on the host."""
-    config, first = learner.config, learner.world.rank * learner.pool.num_envs
-    return minibatch_rows(
-        config.seed,
-        learner.iteration,
-        epoch,
-        total_envs=config.total_envs,
-        minibatches=config.ppo.minibatches,
-        envs=range(first, first + learner.pool.num_envs),
-        agents=learner.pool.spec.num_agents,
     )
 
 

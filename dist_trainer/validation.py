@@ -37,6 +37,7 @@ RESUMABLE = (
         "keep_checkpoints",
     ),
     *("max_bad_updates", "collective_timeout_s", "device", "compile_optimizer", "torch_threads", "env_threads"),
+    *("reduce_dtype", "preemption.*"),
 )
 NOT_RESUMABLE = "ppo.minibatches"
 
@@ -152,7 +153,13 @@ def check_resumable(name: str, value: object) -> None:
 
 
 def validate_train(config: TrainConfig, world_size: int) -> None:
-    """Refuses values and combinations that cannot work. Raises ConfigError; needs neither torch nor the environment."""
+    """What can be said without torch and without the environment. Raises ConfigError."""
+    check_settings(config)
+    check_division(config, world_size)
+
+
+def check_settings(config: TrainConfig) -> None:
+    """Refuses values and combinations that cannot work. Raises ConfigError."""
     _at_least(config, "", 1, "total_envs", "horizon", "total_env_steps", "log_every")
     _threads(config)
     _at_least(config, "", 1, "checkpoint_every", "keep_checkpoints", "max_bad_updates", "collective_timeout_s")
@@ -166,7 +173,7 @@ def validate_train(config: TrainConfig, world_size: int) -> None:
     _one_of("dtype", config.dtype, ("float32", "float64"))
 
     ppo = config.ppo
-    _at_least(ppo, "ppo.", 1, "update_epochs", "minibatches")
+    _at_least(ppo, "ppo.", 1, "update_epochs", "minibatches", "micro_batches")
     _at_least(ppo, "ppo.", 0, "value_coef", "entropy_coef", "vtrace_rho_clip", "vtrace_c_clip", "target_kl")
     for name in ("clip", "value_clip", "max_grad_norm"):
         value = getattr(ppo, name)
@@ -186,6 +193,17 @@ def validate_train(config: TrainConfig, world_size: int) -> None:
     _require(
         adaptive.largest >= adaptive.smallest, "adaptive_rate.largest", adaptive.largest, "must be at least smallest"
     )
+    scaling, preemption = config.batch_scaling, config.preemption
+    _at_least(scaling, "batch_scaling.", 1, "reference_learners")
+    _one_of("batch_scaling.grow", scaling.grow, ("minibatches", "optimizer_steps"))
+    _one_of("batch_scaling.lr_rule", scaling.lr_rule, ("constant", "sqrt", "linear"))
+    same_size = scaling.grow == "optimizer_steps" and scaling.lr_rule != "constant"
+    _require(not same_size, "batch_scaling.lr_rule", scaling.lr_rule, "must be constant where minibatches do not grow")
+    if preemption.fraction is not None:
+        _fraction(preemption, "preemption.", "fraction")
+    _fraction(preemption, "preemption.", "min_horizon")
+    if config.reduce_dtype is not None:
+        _one_of("reduce_dtype", config.reduce_dtype, ("bfloat16",))
     _at_least(config.normalize, "normalize.", 0, "warmup_steps")
     _require(config.normalize.clip > 0, "normalize.clip", config.normalize.clip, "must be above 0")
     _validate_group("policy", config.policy)
@@ -200,9 +218,12 @@ def validate_train(config: TrainConfig, world_size: int) -> None:
     lr = config.optimizer.get("lr")
     _require(lr is not None, "optimizer.lr", lr, "must be a number of at least 0")
 
-    # Every learner owns whole groups of `minibatches` environments, so that the minibatches are the same for every
-    # number of learners (see ARCHITECTURE.md, "Minibatches").
-    unit = world_size * ppo.minibatches
+
+def check_division(config: TrainConfig, world_size: int) -> None:
+    """Every learner owns whole groups of `minibatches` environments, so that the minibatches are the same for every
+    number of learners (see ARCHITECTURE.md, "Minibatches"). Raises ConfigError if the environments do not divide so.
+    """
+    unit, ppo = world_size * config.ppo.minibatches, config.ppo
     if config.total_envs % unit:
         below = config.total_envs // unit * unit
         valid = " or ".join(str(count) for count in (below, below + unit) if count)

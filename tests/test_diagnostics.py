@@ -82,7 +82,7 @@ def gradients_of(learner: Learner) -> tuple[list[Tensor], list[Tensor], dict[str
     reduced: list[Tensor] = []
     reduce = learner.gradients.reduce
 
-    def noting_reduce(world: World) -> Tensor:
+    def noting_reduce(world: World, _: None) -> Tensor:
         own.append(learner.gradients.flat.double())
         gradient = reduce(world)
         reduced.append(gradient.double())

@@ -17,14 +17,14 @@ import yaml
 from heavyball import utils
 from torch import Tensor, nn
 
-from dist_trainer import optimizers, ppo, update
+from dist_trainer import curvature, minibatch, optimizers, ppo, update
 from dist_trainer.cli import compose_train, config_dir
 from dist_trainer.config import TrainConfig
 from dist_trainer.distributed import World, connect
 from dist_trainer.errors import ConfigError
 from dist_trainer.learner import Learner, make_learner, replicated_tensors
 from dist_trainer.optimizers import newton
-from dist_trainer.optimizers.newton import Newton, finite_difference_product
+from dist_trainer.optimizers.newton import EPSILON, Newton, finite_difference_product
 from tests.learners import Learners, learners_of_sizes
 from tests.test_update import differences, everything
 
@@ -144,7 +144,7 @@ class Watch:
             self.factors.append({name: x.clone() for name, x in tensors.items() if FACTOR.search(name)})
 
         with (
-            mock.patch.object(update, "finite_difference_product", counting_product),
+            mock.patch.object(curvature, "finite_difference_product", counting_product),
             mock.patch.object(Newton, "hand_over", noting_hand_over),
             mock.patch.object(utils, "psgd_update_precond", noting_kron),
             mock.patch.object(utils, "update_lra_precond_", noting_low_rank),
@@ -239,17 +239,24 @@ def products_of(learner: Learner, updates: int = 1) -> list[tuple[int, Tensor, T
 
 
 @pytest.mark.parametrize(
-    ("kind", "precision", "tolerance"),
-    [("central", "float32", 0.005), ("forward", "float32", 0.05), ("central", "bfloat16", 0.1)],
+    ("activation", "kind", "precision", "tolerance"),
+    [
+        ("tanh", "central", "float32", 0.005),
+        ("tanh", "forward", "float32", 0.05),
+        ("tanh", "central", "bfloat16", 0.1),
+        ("relu", "central", "float32", 0.005),
+        ("relu", "central", "bfloat16", 0.1),
+    ],
 )
-def test_product_is_the_hessian_of_the_unclipped_loss(kind: str, precision: str, tolerance: float) -> None:
-    """Against an exact double backward in float64 through the same loss, for an LSTM of 128 in float32.
-
-    Without ReLUs: differences see their kinks within reach, a double backward never does.
+def test_product_is_the_hessian_of_the_unclipped_loss(
+    activation: str, kind: str, precision: str, tolerance: float
+) -> None:
+    """Against an exact double backward in float64 through the same loss, for an LSTM of 128 in float32; with ReLUs
+    against differences in float64, which see the kinks within reach, as a double backward does not.
     """
     settings = [
         "policy.hidden_size=128",
-        "policy.activation=tanh",
+        f"policy.activation={activation}",
         "normalize.observations=false",
         "ppo.clip=0.1",
         "ppo.value_clip=0.1",
@@ -267,7 +274,7 @@ def test_product_is_the_hessian_of_the_unclipped_loss(kind: str, precision: str,
         calls.append(args)
         return loss(*args)
 
-    with mock.patch.object(update, "ppo_loss", noting_loss):
+    with mock.patch.object(minibatch, "ppo_loss", noting_loss):
         (_, vector, product), *_ = products_of(learner)
     _, _, batch, config, samples = calls[0]
     assert math.isinf(config.clip)
@@ -276,10 +283,20 @@ def test_product_is_the_hessian_of_the_unclipped_loss(kind: str, precision: str,
     doubled = replace(batch, **{name: x.double() for name, x in tensors.items()})
     parameters = list(exact.policy.parameters())
     value, _ = ppo.ppo_loss(exact.policy, exact.observations, doubled, config, samples)
-    gradients = torch.autograd.grad(value, parameters, create_graph=True)
-    flat = torch.cat([gradient.flatten() for gradient in gradients])
-    columns = torch.autograd.grad(flat @ vector.double(), parameters)
-    expected = torch.cat([column.flatten() for column in columns])
+    if activation == "tanh":
+        gradients = torch.autograd.grad(value, parameters, create_graph=True)
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        columns = torch.autograd.grad(flat @ vector.double(), parameters)
+        expected = torch.cat([column.flatten() for column in columns])
+    else:
+        epsilon, sides = EPSILON[precision], []
+        start = nn.utils.parameters_to_vector(parameters).detach()
+        for distance in (epsilon, -epsilon):
+            with torch.no_grad():
+                nn.utils.vector_to_parameters(start + distance * vector.double(), parameters)
+            value, _ = ppo.ppo_loss(exact.policy, exact.observations, doubled, config, samples)
+            sides.append(torch.cat([x.flatten() for x in torch.autograd.grad(value, parameters)]))
+        expected = (sides[0] - sides[1]) / (2 * epsilon)
     assert expected.norm() > 0
     assert (product - expected).norm() / expected.norm() < tolerance
 
@@ -414,7 +431,8 @@ def products_on(world: World, config: TrainConfig, groups: int) -> tuple[list[tu
             assert batch.done.shape[1] == groups
         return loss(policy, normalizer, batch, ppo_config, samples)
 
-    with mock.patch.object(update, "ppo_loss", counting_loss):
+    differences, exact = (mock.patch.object(place, "ppo_loss", counting_loss) for place in (minibatch, curvature))
+    with differences, exact:
         pairs = products_of(learner)
     return pairs, losses
 
@@ -479,7 +497,7 @@ def test_a_bad_product_undoes_the_whole_update(name: str) -> None:
         hessian_vector[5] = math.nan
         return vector, hessian_vector
 
-    with mock.patch.object(update, "finite_difference_product", bad_product):
+    with mock.patch.object(curvature, "finite_difference_product", bad_product):
         assert update.learn(learner, rollouts[0]).undone
     assert differences(everything(learner), before) == []
     groups = [group for unit in learner.optimizer.units for group in unit.inner.param_groups]

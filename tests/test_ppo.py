@@ -15,6 +15,7 @@ from dist_trainer.cli import compose_train
 from dist_trainer.config import PPOConfig
 from dist_trainer.distributed import connect
 from dist_trainer.learner import Learner, make_learner
+from dist_trainer.minibatch import my_minibatch_rows
 from dist_trainer.policies.encoders import make_encoder
 from dist_trainer.ppo import (
     LOSS_SUMS,
@@ -26,7 +27,7 @@ from dist_trainer.ppo import (
     return_sums,
 )
 from dist_trainer.rollout import Rollout, take_minibatch
-from dist_trainer.update import my_minibatch_rows, rollout_log_ratio
+from dist_trainer.update import rollout_log_ratio
 
 EPISODES = ["env.params.episode_steps=5", "horizon=12"]
 SETTINGS: dict[str, Sequence[str]] = {

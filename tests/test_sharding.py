@@ -23,7 +23,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dist_trainer import optimizers, trainer, update
+from dist_trainer import curvature, optimizers, trainer, update
 from dist_trainer.checkpoint import load_file
 from dist_trainer.checkpoint_file import checkpoint_path
 from dist_trainer.cli import compose_train
@@ -104,7 +104,7 @@ def run(world: World, config: TrainConfig, run_dir: Path, resumed_at: int = 0, f
     """
     seen, steps, real_learn = Seen(), itertools.count(resumed_at * MINIBATCHES), update.learn
 
-    def reduce(bucket: GradientBucket, _: World) -> Tensor:
+    def reduce(bucket: GradientBucket, _: World, __: torch.dtype | None) -> Tensor:
         step = next(steps)
         bucket.flat.copy_(given("gradient", step, bucket.flat))
         return bucket.flat.fill_(torch.nan) if flip == "nan" and step == BAD * MINIBATCHES + 2 else bucket.flat
@@ -132,7 +132,7 @@ def run(world: World, config: TrainConfig, run_dir: Path, resumed_at: int = 0, f
     printed = io.StringIO()
     with (
         mock.patch.object(GradientBucket, "reduce", reduce),
-        mock.patch.object(update, "finite_difference_product", product),
+        mock.patch.object(curvature, "finite_difference_product", product),
         mock.patch.object(trainer, "learn", learn),
         contextlib.redirect_stdout(printed),
     ):

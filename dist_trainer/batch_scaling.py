@@ -1,0 +1,44 @@
+"""A batch that grows with the number of learners: an explicit choice, for it makes another training run.
+
+By default nothing here changes anything: the global batch, the minibatches and the learning rate are the same for any
+number of learners. How far a larger batch helps is bounded by the gradient's noise scale (McCandlish et al., arXiv
+1812.06162), which `diagnostics/noise_scale` estimates. The rules for the rate are those that are derived for Adam
+(Malladi et al., arXiv 2205.10287: the square root) and for SGD (Goyal et al., arXiv 1706.02677: linear); none is known
+for Muon, SOAP or PSGD, so that `constant` is the default.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from dist_trainer.config import TrainConfig
+from dist_trainer.errors import ConfigError
+
+
+def scale_batch(config: TrainConfig, learners: int) -> TrainConfig:
+    """The configuration with the batch that `batch_scaling` makes of it for so many learners.
+
+    Raises ConfigError if that would not be a whole number of environments or minibatches.
+    """
+    scaling = config.batch_scaling
+    reference = scaling.reference_learners
+    if not reference or reference == learners:
+        return config
+
+    def scaled(name: str, count: int) -> int:
+        if count * learners % reference:
+            valid = f"with {name}={count}, {learners}/{reference} times as many is no whole number"
+            raise ConfigError("batch_scaling.reference_learners", reference, valid)
+        return count * learners // reference
+
+    factor = learners / reference
+    rate = {"constant": 1.0, "sqrt": math.sqrt(factor), "linear": factor}[scaling.lr_rule]
+    more_steps = scaling.grow == "optimizer_steps"
+    minibatches = scaled("ppo.minibatches", config.ppo.minibatches) if more_steps else config.ppo.minibatches
+    return replace(
+        config,
+        total_envs=scaled("total_envs", config.total_envs),
+        ppo=replace(config.ppo, minibatches=minibatches),
+        optimizer=config.optimizer | {"lr": config.optimizer["lr"] * rate},
+    )

@@ -1,0 +1,40 @@
+"""Stragglers: when enough learners have their rollout, the others end theirs early and all learn from what there is.
+
+DD-PPO (Wijmans et al., arXiv 1911.00357, section 3) keeps 128 GPUs busy so where environments differ in speed: when
+60 % of the learners are through, the others stop, if they have at least a quarter of their steps. What follows counts
+samples, not learners: rollouts weigh by their length. The decision hangs on the clock, so it is off by default: a run
+with it cannot be repeated.
+"""
+
+from __future__ import annotations
+
+import math
+
+from dist_trainer.config import PreemptionConfig
+from dist_trainer.distributed import Counter, World
+from dist_trainer.rollout import Collector, Rollout
+
+
+class Preemption:
+    """Collects rollouts that may be cut short. Off, or with one learner, they never are."""
+
+    def __init__(self, config: PreemptionConfig, world: World, horizon: int):
+        self.enough = max(1, math.ceil((config.fraction or 0) * world.size))  # learners
+        self.least = max(1, math.ceil(config.min_horizon * horizon))  # steps
+        self.horizon, self.is_first = horizon, world.is_first
+        self.counter: Counter | None = world.counter() if config.fraction is not None and world.size > 1 else None
+
+    def collect(self, collector: Collector, iteration: int) -> Rollout:
+        """The rollout of this iteration."""
+        counter, here = self.counter, f"rollouts/{iteration}"
+        if counter is None:
+            return collector.collect()
+
+        def enough_are_through(steps: int) -> bool:
+            return self.least <= steps < self.horizon and counter.read(here) >= self.enough
+
+        rollout = collector.collect(enough_are_through)
+        counter.add(here)
+        if self.is_first:  # nobody looks at it any more: this iteration begins after a collective of all
+            counter.forget(f"rollouts/{iteration - 1}")
+        return rollout
