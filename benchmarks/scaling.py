@@ -2,13 +2,13 @@
 
     python -m benchmarks.scaling [--validate FILE.json ...] [--phases FILE.json] [--keep FILE.json] [--tflops 15 ...]
 
-Measured on this machine, in at most ten minutes (leave it idle): the phases of an iteration, for one learner alone and
-for as many as there are cores; every collective by size at W = 2, 4, 8; whole iterations at W = 1, 2, 4, 8. The model
-is fitted to phases and collectives alone, and its predictions are printed beside the iterations. Then come GPUs: what
-is assumed of them is printed, and can be set.
+Measured on this machine, in at most ten minutes (leave it idle), at W = 1, 2, 4, 8: the phases of an iteration, with W
+learners that do not communicate; every collective by size; whole iterations. The model is fitted to phases and
+collectives alone, and its predictions are printed beside the iterations. Then come GPUs: what is assumed of them is
+printed, and can be set.
 
 --validate: iterations and collectives that learners of another launch have measured, for example under Slurm:
-    srun ... torchrun ... -m benchmarks.scaling_measure --collectives --iterations --json FILE.json
+    srun ... torchrun ... -m benchmarks.scaling_measure --phases --collectives --iterations --json FILE.json
 --phases: phases measured on a GPU replace what is assumed of it, for the policy that they were measured with:
     torchrun --standalone --nproc-per-node 1 -m benchmarks.scaling_measure --phases --device cuda
         --rows 1024 2048 4096 8192 --env-threads 12 --json FILE.json
@@ -59,9 +59,7 @@ NOT_MODELLED = """\
 class Bundle:
     """Everything that a run of this command has measured, so that it can be looked at again."""
 
-    alone: Record
-    crowded: Record
-    worlds: list[Record]
+    worlds: list[Record]  # the first is that of one learner
 
 
 def launch(learners: int, *arguments: str) -> Record:
@@ -78,10 +76,9 @@ def launch(learners: int, *arguments: str) -> Record:
 def measure(options: argparse.Namespace) -> Bundle:
     common = ["--env", options.env, "--samples", str(options.samples), "--optimizers", *options.optimizers]
     common += ["--hidden", *map(str, options.hidden)]
-    alone = launch(1, "--phases", "--work", *common)
-    crowded = launch(max(2, alone.cores), "--phases", *common)
-    worlds = [launch(learners, "--collectives", "--iterations", *common) for learners in options.learners]
-    return Bundle(alone, crowded, worlds)
+    parts = ("--phases", "--collectives", "--iterations")
+    numbers = sorted({1, *options.learners})
+    return Bundle([launch(n, *parts, *(["--work"] if n == 1 else []), *common) for n in numbers])
 
 
 def main() -> None:
@@ -111,17 +108,16 @@ def main() -> None:
 
 
 def report(options: argparse.Namespace, bundle: Bundle, device: Device) -> None:
-    alone, crowded = bundle.alone, bundle.crowded
+    alone = bundle.worlds[0]
     worlds = [*bundle.worlds, *(read(Record, file) for file in options.validate)]
-    rows = [point.rows for point in alone.phases[0].points]
     print(f"Measured: {alone.cores} cores, {alone.device}, torch {alone.torch}; {alone.environment}, LSTM ", end="")
     print(f"{alone.phases[0].hidden}, {alone.samples:,} samples an iteration, horizon {alone.horizon}, ", end="")
     print(f"{alone.works[0].parameters:,} parameters, {alone.works[0].minibatches} minibatches, one thread a learner.")
-    print(f"\n## Phases of an iteration (measured with {', '.join(map(str, rows))} rows on a learner)\n")
-    print(phase_table(alone, crowded))
+    print("\n## Phases of an iteration (measured, W learners at once that do not communicate)\n")
+    print(phase_table(worlds))
     print("\n## Collectives (measured)\n")
     print(collective_table(worlds))
-    checks = [one for record in worlds for one in check(alone, crowded, bundle.worlds, record)]
+    checks = [one for record in worlds for one in check(bundle.worlds, record)]
     print("\n## Predicted from the above, and measured\n")
     print(validation_table(checks))
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.scaling_gpu import NETWORKS, NODE, Device, Network, assumed_phases, gpu_links
-from benchmarks.scaling_model import Line, Phases, Prediction, Work, efficiency, predict
+from benchmarks.scaling_model import Line, Phases, Prediction, Work, efficiency, predict, spread_for
 from benchmarks.scaling_records import WorkRecord
 
 GPUS = (1, 8, 16, 32, 64)
@@ -156,9 +156,13 @@ def statement(found: Sequence[Forecast]) -> str:
     for one in found:
         if one.gpus == 64 and one.network == INFINIBAND and one.weak:
             name = f"{one.policy}, {one.optimizer}, {one.sync}"
-            eight, alone = compared(found, one, 8), compared(found, one, 1)
+            base = curve(found, one)[NODE].prediction
+            eight, alone = compared(found, one, NODE), compared(found, one, 1)
+            spread = spread_for(OF_OTHERS, base, NODE, one.prediction, one.gpus)
             lines.append(
-                f"- {name}: {eight:.0%} of 8 GPUs' efficiency, {alone:.0%} of one GPU's; limited by {one.limits}"
+                f"- {name}: {eight:.0%} of 8 GPUs' efficiency, {alone:.0%} of one GPU's; limited by {one.limits}. It "
+                f"would be {OF_OTHERS:.0%} of 8 GPUs' if a learner's rollouts varied by {spread:.0%} instead."
             )
     lines.append(f"- DD-PPO measured {OF_OTHERS:.0%} of one GPU's on 128 (arXiv 1911.00357), with a slower simulator.")
+    lines.append("- More than 100 % of one GPU's: one GPU steps all of the optimizer's units, a node divides them.")
     return "\n".join(lines)

@@ -21,7 +21,6 @@ from benchmarks.scaling_records import Record, write
 from benchmarks.scaling_whole import measure_iterations
 from dist_trainer.distributed import World, connect, disconnect
 
-ROWS = (64, 192, 448, 1024)  # of a learner whose phases are measured
 COUNTED_ENVS = 16  # operators do not depend on how many there are
 
 
@@ -43,7 +42,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=65_536, help="of an iteration, all learners together")
     parser.add_argument("--horizon", type=int, default=64)
     parser.add_argument("--hidden", type=int, nargs="+", default=[128], help="all are counted, the first is timed")
-    parser.add_argument("--rows", type=int, nargs="+", default=ROWS, help="of the learners whose phases are timed")
+    parser.add_argument("--rows", type=int, nargs="+", help="of the learners whose phases are timed")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--env-threads", type=int, default=1)
     parser.add_argument("--shard-group", type=int, help="learners in a group; default: those of a machine")
@@ -64,12 +63,12 @@ def main() -> None:
         for hidden in options.hidden:
             for name in options.optimizers:
                 record.works.append(count_work(name, config_for(options, name, hidden, COUNTED_ENVS), world))
-    if options.phases:
-        record.phases.extend(measure_phases(options, world, name) for name in options.optimizers)
     if options.collectives and world.size > 1:
         record.collectives.extend(measure_collectives(world))
-    if options.iterations:
-        for name in options.optimizers:
+    for name in options.optimizers:  # one soon after the other: a shared machine's speed changes with the time
+        if options.phases:
+            record.phases.append(measure_phases(options, world, name))
+        if options.iterations:
             for sync in ("replicated", "sharded") if world.size > 1 else ("replicated",):
                 record.iterations.append(measure_iterations(options, world, name, sync))
     if world.is_first:

@@ -63,21 +63,19 @@ class Phases:
     units: tuple[float, ...]  # seconds of one step of each of the optimizer's units
 
 
-def between(alone: Phases, crowded: Phases, share: float) -> Phases:
-    """`share` 0: a learner that has the machine to itself; 1: as many learners as cores."""
+def slowed(phases: Phases, factor: float) -> Phases:
+    """Everything takes `factor` times as long."""
 
-    def mix(a: float, b: float) -> float:
-        return a + share * (b - a)
+    def line(a: Line) -> Line:
+        return Line(factor * a.fixed, factor * a.each, factor * a.floor)
 
-    def line(a: Line, b: Line) -> Line:
-        return Line(mix(a.fixed, b.fixed), mix(a.each, b.each), mix(a.floor, b.floor))
+    parts = [line(part) for part in (phases.environment, phases.inference, phases.learning)]
+    return Phases(*parts, units=tuple(factor * unit for unit in phases.units))
 
-    return Phases(
-        line(alone.environment, crowded.environment),
-        line(alone.inference, crowded.inference),
-        line(alone.learning, crowded.learning),
-        tuple(mix(a, b) for a, b in zip(alone.units, crowded.units, strict=True)),
-    )
+
+def crowding(learners: int, cores: float) -> float:
+    """Learners that take turns on a core."""
+    return max(1.0, learners / cores)
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,10 @@ class Links:
 
 
 def links_over_learners(measured: Mapping[int, Line]) -> tuple[Line, Line]:
-    """From a collective's line at several W: alpha and beta as lines over W - 1."""
+    """From a collective's line at several W: alpha and beta as lines over W - 1, proportional to it if there is one."""
+    if len(measured) == 1:
+        ((w, line),) = measured.items()
+        return Line(0.0, line.fixed / (w - 1)), Line(0.0, line.each / (w - 1))
     alpha = fit_line([(w - 1, max(line.fixed, 1e-9)) for w, line in measured.items()])
     beta = fit_line([(w - 1, max(line.each, 1e-15)) for w, line in measured.items()])
     return alpha, beta
@@ -163,7 +164,7 @@ def predict(
         cores: that all learners share; infinite where each has a device of its own.
         spread: standard deviation of a learner's rollout time, as a fraction.
     """
-    crowd = max(1.0, learners / cores)  # learners that take turns on a core
+    crowd = crowding(learners, cores)
     environment, inference = phases.environment.at(rows) * crowd, phases.inference.at(rows) * crowd
     gradient = FLOAT_BYTES * work.parameters
     communicates = learners > 1
@@ -194,3 +195,17 @@ def efficiency(base: Prediction, base_learners: int, other: Prediction, learners
     """Samples per second and learner, relative to `base`. Weak scaling: every learner has as many samples as there."""
     share = 1.0 if weak else base_learners / learners
     return base.seconds / other.seconds * share
+
+
+def spread_for(target: float, base: Prediction, base_learners: int, other: Prediction, learners: int) -> float:
+    """The spread of rollouts at which weak scaling would have the efficiency `target`; infinite if none does.
+
+    Both times grow in proportion to the spread, by the expected maxima of their learners.
+    """
+    rollouts = [one.environment + one.inference for one in (base, other)]
+    without = [one.seconds - one.stragglers for one in (base, other)]
+    slopes = [
+        rollout * expected_maximum(count) for rollout, count in zip(rollouts, (base_learners, learners), strict=True)
+    ]
+    grows = target * slopes[1] - slopes[0]
+    return (without[0] - target * without[1]) / grows if grows > 0 else float("inf")

@@ -23,7 +23,7 @@ from dist_trainer.learner import Learner, make_learner, warm_up_normalizer
 from dist_trainer.report import add_up
 from dist_trainer.update import learn
 
-SIZES = (24, 1024, 16_384, 131_072, 1_048_576, 4_194_304)  # bytes of a message
+SIZES = (24, 1024, 16_384, 131_072, 524_288, 2_097_152)  # bytes of a message
 WARM_UP = 2  # iterations before any is timed: the first makes the optimizer's state
 TIMED = 5
 
@@ -83,6 +83,15 @@ def environment_seconds(learner: Learner) -> float:
     return median(seconds(steps, learner.world.device) for _ in range(3))
 
 
+def rows_for(options: argparse.Namespace, learners: int) -> list[int]:
+    """Of the learners whose phases are timed. With several of them others than each has in a whole iteration, so that
+    this one's phases are read off a line: half and one and a half times as many."""
+    if options.rows:
+        return list(options.rows)
+    own = options.samples // options.horizon // learners
+    return [own // 16, 3 * own // 16, 7 * own // 16, own] if learners == 1 else [own // 2, 3 * own // 2]
+
+
 def measure_phases(options: argparse.Namespace, world: World, optimizer: str) -> PhaseRecord:
     alone = World(0, 1, 0, 1, world.device)
     step, in_steps = optimizers.step, 0.0
@@ -92,10 +101,10 @@ def measure_phases(options: argparse.Namespace, world: World, optimizer: str) ->
         in_steps += seconds(lambda: step(*args, **kwargs), world.device)
 
     points, step_seconds = [], []
-    for rows in options.rows:
+    for rows in rows_for(options, world.size):
         learner = make_learner(config_for(options, optimizer, options.hidden[0], rows), alone)
         warm_up_normalizer(learner)
-        rollouts, learnings, steps = [], [], []
+        rollouts, timed = [], []
         with mock.patch.object(optimizers, "step", timed_step):
             for index in range(WARM_UP + TIMED):
                 meet(world)  # so that all are at the same phase
@@ -103,19 +112,15 @@ def measure_phases(options: argparse.Namespace, world: World, optimizer: str) ->
                 rollout_seconds, rest = iterate(learner)
                 if index >= WARM_UP:
                     rollouts.append(rollout_seconds)
-                    learnings.append(rest - in_steps)
-                    steps.append(in_steps / learner.config.ppo.minibatches)
+                    timed.append(averages(world, [rollout_seconds, rest - in_steps, in_steps]))
         meet(world)
-        environment = environment_seconds(learner)
-        spread = pstdev(rollouts) / mean(rollouts)
-        own = [environment, max(0.0, median(rollouts) - environment), median(learnings), spread]
-        points.append(PhasePoint(rows, *averages(world, own)))
-        step_seconds.append(median(steps))
-    whole = averages(world, [median(step_seconds)])[0]
-    shares = averages(world, unit_seconds(learner, world))
-    return PhaseRecord(
-        optimizer, options.hidden[0], world.size, points, [whole * share / sum(shares) for share in shares]
-    )
+        environment, spread = averages(world, [environment_seconds(learner), pstdev(rollouts) / mean(rollouts)])
+        rollout, learning, steps = (median(column) for column in zip(*timed, strict=True))
+        points.append(PhasePoint(rows, environment, max(0.0, rollout - environment), learning, spread))
+        step_seconds.append(steps / learner.config.ppo.minibatches)
+    whole, shares = median(step_seconds), averages(world, unit_seconds(learner, world))
+    units = [whole * share / sum(shares) for share in shares]
+    return PhaseRecord(optimizer, options.hidden[0], world.size, points, units)
 
 
 def unit_seconds(learner: Learner, world: World) -> list[float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -10,26 +10,26 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.ticker import PercentFormatter
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FormatStrFormatter, NullFormatter, PercentFormatter
 
-from benchmarks.scaling_forecast import INFINIBAND, TERMS, Forecast, compared, curve
-from benchmarks.scaling_gpu import NETWORKS
+from benchmarks.scaling_forecast import GPUS, INFINIBAND, OF_OTHERS, TERMS, Forecast, compared, curve
+from benchmarks.scaling_gpu import NETWORKS, NODE
 from benchmarks.scaling_report import Check
 
 COLORS = dict(zip((network.name for network in NETWORKS), ("#009e73", "#0072b2", "#d55e00"), strict=True))
 DASHES: dict[str, tuple[float, ...]] = {"replicated": (1, 0), "sharded": (4, 2)}
+OPTIMIZER_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 # Two by two of a hue: what the devices do, what the links do.
 TERM_COLORS = ("#bbbbbb", "#56b4e9", "#e5e5e5", "#0072b2", "#f0b040", "#d55e00", "#8c2d04", "#cc79a7", "#777777")
 
 
 def draw(checks: Sequence[Check], found: Sequence[Forecast], file: Path) -> None:
     figure, axes = plt.subplots(2, 2, figsize=(13, 10), layout="constrained")
-    policies = list(dict.fromkeys(one.policy for one in found))
-    optimizer = found[0].optimizer
     draw_checks(axes[0, 0], checks)
     draw_terms(axes[0, 1], [one for one in found if one.gpus == 64 and one.network == INFINIBAND])
-    for axis, weak in ((axes[1, 0], False), (axes[1, 1], True)):
-        draw_efficiency(axis, found, policies, optimizer, weak)
+    draw_speed(axes[1, 0], found)
+    draw_efficiency(axes[1, 1], found)
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=110)
     plt.close(figure)
@@ -65,10 +65,10 @@ def draw_checks(axis: Axes, checks: Sequence[Check]) -> None:
     for set_ticks in (axis.set_xticks, axis.set_yticks):
         set_ticks(ticks, [f"{tick:g}" for tick in ticks])
         set_ticks([], minor=True)
-    axis.set_xlabel("measured seconds an iteration (W = 1, 2, 4, 8 learners)")
+    axis.set_xlabel("measured seconds an iteration (numbers: learners)")
     axis.set_ylabel("predicted")
     axis.legend(frameon=False, fontsize=8, loc="upper left")
-    clean(axis, "On the machine that was measured: predictions within 20 % (band)")
+    clean(axis, "Where it was measured: predicted and measured iterations (band: 20 %)")
 
 
 def draw_terms(axis: Axes, ends: Sequence[Forecast]) -> None:
@@ -88,23 +88,55 @@ def draw_terms(axis: Axes, ends: Sequence[Forecast]) -> None:
     clean(axis, f"64 GPUs over {INFINIBAND} (predicted): where an iteration goes")
 
 
-def draw_efficiency(axis: Axes, found: Sequence[Forecast], policies: Sequence[str], optimizer: str, weak: bool) -> None:
-    for policy, width in zip((policies[0], policies[-1]), (1.2, 2.6), strict=True):
-        for end in found:
-            if (end.policy, end.optimizer, end.weak, end.gpus) == (policy, optimizer, weak, 64):
-                row = curve(found, end)
-                gpus = [n for n in row if n >= 8]
-                values = [compared(found, row[n], 8) for n in gpus]
-                label = f"{policy}, {end.network}, {end.sync}"
-                (drawn,) = axis.plot(gpus, values, label=label, marker="o", markersize=3 + width, linewidth=width)
-                drawn.set_color(COLORS[end.network])
-                drawn.set_dashes(DASHES[end.sync])
-    axis.set_xscale("log", base=2)
-    axis.set_xticks([8, 16, 32, 64], ["8", "16", "32", "64"])
+def draw_speed(axis: Axes, found: Sequence[Forecast]) -> None:
+    """Strong scaling over InfiniBand: samples per second."""
+    policies = list(dict.fromkeys(one.policy for one in found))
+    optimizers = list(dict.fromkeys(one.optimizer for one in found))
+    for end in (one for one in found if one.gpus == 64 and one.network == INFINIBAND and not one.weak):
+        row = curve(found, end)
+        color = OPTIMIZER_COLORS[optimizers.index(end.optimizer) % len(OPTIMIZER_COLORS)]
+        values = [one.samples_per_second / 1e6 for one in row.values()]
+        line(axis, list(row), values, color, end.sync, thick=end.policy != policies[0])
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.set_ylabel("million samples a second")
+    legend(axis, dict(zip(optimizers, OPTIMIZER_COLORS, strict=False)), policies)
+    clean(axis, f"Strong scaling (predicted), {INFINIBAND}: 524,288 samples in all")
+
+
+def draw_efficiency(axis: Axes, found: Sequence[Forecast]) -> None:
+    """Weak scaling of the first optimizer, by link."""
+    policies, optimizer = list(dict.fromkeys(one.policy for one in found)), found[0].optimizer
+    for end in (one for one in found if one.gpus == 64 and one.optimizer == optimizer and one.weak):
+        gpus = [n for n in curve(found, end) if n >= NODE]
+        values = [compared(found, curve(found, end)[n], NODE) for n in gpus]
+        line(axis, gpus, values, COLORS[end.network], end.sync, thick=end.policy != policies[0])
+    axis.axhline(OF_OTHERS, color="black", linewidth=0.8, linestyle=":")
+    axis.text(8, OF_OTHERS + 0.004, "DD-PPO on 128 GPUs, against one: 84 %", fontsize=8)
     axis.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axis.set_ylim(0, 1.05)
+    axis.set_ylim(min(0.75, axis.get_ylim()[0]), 1.02)
+    axis.set_ylabel(f"efficiency against {NODE} GPUs")
+    legend(axis, COLORS, policies)
+    clean(axis, f"Weak scaling (predicted), {optimizer}: 524,288 samples per {NODE} GPUs")
+
+
+def line(axis: Axes, gpus: Sequence[int], values: Sequence[float], color: str, sync: str, *, thick: bool) -> None:
+    width = 2.6 if thick else 1.2
+    (drawn,) = axis.plot(gpus, values, marker="o", markersize=3 + width, linewidth=width, color=color)
+    drawn.set_dashes(DASHES[sync])
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(GPUS[0 if gpus[0] == 1 else 1 :], [str(n) for n in GPUS[0 if gpus[0] == 1 else 1 :]])
     axis.set_xlabel("GPUs")
-    axis.set_ylabel("efficiency against 8 GPUs")
-    axis.legend(frameon=False, fontsize=7.5, loc="lower left")
-    kind = "weak: 524,288 samples per 8 GPUs" if weak else "strong: 524,288 samples in all"
-    clean(axis, f"{optimizer} (predicted), {kind}")
+
+
+def legend(axis: Axes, colors: Mapping[str, str], policies: Sequence[str]) -> None:
+    """What colour, dashes and width stand for, each on its own."""
+    keys = [Line2D([], [], color=color, label=name) for name, color in colors.items()]
+    for sync, dashes in DASHES.items():
+        keys.append(Line2D([], [], color="gray", label=sync))
+        keys[-1].set_dashes(dashes)
+    keys.append(Line2D([], [], color="gray", linewidth=1.2, label=policies[0]))
+    if len(policies) > 1:
+        keys.append(Line2D([], [], color="gray", linewidth=2.6, label=", ".join(policies[1:])))
+    axis.legend(handles=keys, frameon=False, fontsize=8, loc="best")

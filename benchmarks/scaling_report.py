@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from statistics import median
 
 from benchmarks.scaling_forecast import work_of
 from benchmarks.scaling_gpu import MEANINGS, NETWORKS, PROTOCOLS, Device
@@ -12,10 +13,11 @@ from benchmarks.scaling_model import (
     Links,
     Phases,
     Prediction,
-    between,
+    crowding,
     fit_line,
     links_over_learners,
     predict,
+    slowed,
     worst_error,
 )
 from benchmarks.scaling_records import IterationRecord, PhaseRecord, Record, WorkRecord
@@ -32,7 +34,7 @@ class Check:
     iteration: IterationRecord
     measured: float  # seconds, the median
     predicted: Prediction
-    extrapolated: float | None  # seconds, with links from fewer learners alone
+    extrapolated: float | None  # seconds, from launches of fewer learners alone
     busy: float  # share of the cores' time in which they worked
 
     @property
@@ -50,27 +52,40 @@ def phases_of(record: PhaseRecord) -> Phases:
     return Phases(**lines, units=tuple(record.unit_seconds))
 
 
-def phase_table(alone: Record, crowded: Record) -> str:
-    at_once = crowded.phases[0].processes
+def contended(record: Record, optimizer: str) -> Phases | None:
+    """Phases of a launch's learners, all at once, per core: what they took divided by the turns on a core."""
+    found = next((one for one in record.phases if one.optimizer == optimizer), None)
+    return slowed(phases_of(found), 1 / crowding(found.processes, record.cores)) if found else None
+
+
+def phase_table(worlds: Sequence[Record]) -> str:
+    """For every number of learners at once: the phases, and how much slower a core works than for one alone."""
     lines = [
-        f"| optimizer | phase | alone: ms, fixed | us a row | fit within | {at_once} at once: ms, fixed | us a row "
+        "| optimizer | learners at once | where | rows measured | environment | inference | learning | fit within "
     ]
-    lines[0] += "| fit within | contention at the most rows |"
-    lines.append("|---" * 9 + "|")
-    for one, many in zip(alone.phases, crowded.phases, strict=True):
-        rows = one.points[-1].rows
-        for phase in PHASES:
-            fits = [(fit_line(points_of(record, phase)), points_of(record, phase)) for record in (one, many)]
-            cells = [
-                f"{1e3 * fit.fixed:.2f} | {1e6 * fit.each:.2f} | {worst_error(fit, points):.0%}" for fit, points in fits
-            ]
-            ratio = fits[1][0].at(rows) / fits[0][0].at(rows)
-            lines.append(f"| {one.optimizer} | {phase} | {cells[0]} | {cells[1]} | {ratio:.2f} |")
-        first, second = sum(one.unit_seconds), sum(many.unit_seconds)
-        cells = [f"{1e3 * first:.2f} | - | -", f"{1e3 * second:.2f} | - | -"]
-        lines.append(f"| {one.optimizer} | one step | {cells[0]} | {cells[1]} | {second / first:.2f} |")
-    spread = max(point.rollout_spread for record in alone.phases for point in record.points)
-    lines.append(f"\nA rollout's time varied by up to {spread:.1%} (standard deviation, one learner alone).")
+    lines[0] += "| optimizer step, ms | a core's slowdown: rollout | learning | optimizer |"
+    lines.append("|---" * 12 + "|")
+    for first in worlds[0].phases:
+        alone = phases_of(first)
+        for world in worlds:
+            for one in (one for one in world.phases if one.optimizer == first.optimizer):
+                now = phases_of(one)
+                cells = [one.optimizer, str(one.processes), where(world)]
+                cells.append(", ".join(str(point.rows) for point in one.points))
+                fits = [(getattr(now, phase), points_of(one, phase)) for phase in PHASES]
+                cells += [f"{1e3 * fit.fixed:.1f} + {1e3 * fit.each:.4f} n" for fit, _ in fits]
+                cells += [f"{max(worst_error(*fit) for fit in fits):.0%}", f"{1e3 * sum(now.units):.1f}"]
+                per_core = slowed(now, 1 / crowding(one.processes, world.cores))
+                rows = world.samples // world.horizon // one.processes
+                rollouts = [phases.environment.at(rows) + phases.inference.at(rows) for phases in (per_core, alone)]
+                cells.append(f"{rollouts[0] / rollouts[1]:.2f}")
+                cells.append(f"{per_core.learning.at(rows) / alone.learning.at(rows):.2f}")
+                cells.append(f"{sum(per_core.units) / sum(alone.units):.2f}")
+                lines.append("| " + " | ".join(cells) + " |")
+    spread = max(point.rollout_spread for record in worlds[0].phases for point in record.points)
+    lines.append(
+        f"\nms of an iteration for n rows. The time of a rollout, one learner alone, varied by up to {spread:.1%}."
+    )
     return "\n".join(lines)
 
 
@@ -112,52 +127,56 @@ def collective_table(worlds: Sequence[Record]) -> str:
     return "\n".join(lines)
 
 
-def extrapolated_links(worlds: Sequence[Record], learners: int) -> Links | None:
-    """From the processes of fewer learners on one machine; two numbers of them are needed."""
-    fewer = {record.learners: record for record in worlds if record.nodes == 1 and 1 < record.learners < learners}
-    if len(fewer) < 2:
+def fewer_learners(worlds: Sequence[Record], record: Record, optimizer: str) -> tuple[Phases, Links] | None:
+    """Phases and links for `record`'s learners from launches of fewer, as processes, alone."""
+    fewer = [world for world in worlds if world.nodes == 1 and 1 < world.learners < record.learners]
+    if not fewer or record.nodes > 1:
         return None
     lines = {}
     for kind in ("all_reduce", "all_gather"):
-        alpha, beta = links_over_learners({n: collective_line(record, kind) for n, record in fewer.items()})
-        lines[kind] = Line(alpha.at(learners - 1), beta.at(learners - 1))
-    return Links(**lines)
+        alpha, beta = links_over_learners({world.learners: collective_line(world, kind) for world in fewer})
+        lines[kind] = Line(alpha.at(record.learners - 1), beta.at(record.learners - 1))
+    phases = contended(max(fewer, key=lambda world: world.learners), optimizer)
+    return (phases, Links(**lines)) if phases else None
 
 
-def check(alone: Record, crowded: Record, worlds: Sequence[Record], record: Record) -> list[Check]:
-    """Predictions for the iterations of `record`, from phases and collectives alone."""
-    share = min(1.0, (record.learners - 1) / max(1, record.cores - 1))
-    rows = record.samples // record.horizon // record.learners
+def check(worlds: Sequence[Record], record: Record) -> list[Check]:
+    """Predictions for the iterations of `record`, from phases and collectives alone.
+
+    Where `record` has no phases of its own, those of as many processes in `worlds` are taken.
+    """
+    place = {"rows": record.samples // record.horizon // record.learners, "learners": record.learners}
+    source = next((one for one in (record, *worlds) if one.phases and one.learners == record.learners), None)
     checks = []
     for iteration in record.iterations:
-        pair = [next(p for p in one.phases if p.optimizer == iteration.optimizer) for one in (alone, crowded)]
-        phases = between(phases_of(pair[0]), phases_of(pair[1]), share)
-        work = work_of(work_record(alone, pair[0].optimizer, pair[0].hidden), iteration.sync, iteration.group)
-        place = {"rows": rows, "learners": record.learners}
-        prediction = predict(phases, work, links_of(record), cores=record.cores, **place)
-        other = extrapolated_links(worlds, record.learners) if record.nodes == 1 else None
-        seconds = sorted(iteration.seconds)
-        measured = seconds[len(seconds) // 2]
+        phases = contended(source, iteration.optimizer) if source else None
+        if phases is None:
+            continue
+        work = work_of(work_record(worlds[0], iteration.optimizer), iteration.sync, iteration.group)
+        other = fewer_learners(worlds, record, iteration.optimizer)
+        measured = median(iteration.seconds)
         checks.append(
             Check(
                 where=where(record),
                 learners=record.learners,
                 iteration=iteration,
                 measured=measured,
-                predicted=prediction,
-                extrapolated=predict(phases, work, other, cores=record.cores, **place).seconds if other else None,
+                predicted=predict(phases, work, links_of(record), cores=record.cores, **place),
+                extrapolated=predict(other[0], work, other[1], cores=record.cores, **place).seconds if other else None,
                 busy=iteration.cpu_seconds / measured / min(record.learners, record.cores),
             )
         )
     return checks
 
 
-def work_record(alone: Record, optimizer: str, hidden: int) -> WorkRecord:
-    return next(work for work in alone.works if (work.optimizer, work.hidden) == (optimizer, hidden))
+def work_record(alone: Record, optimizer: str) -> WorkRecord:
+    """Of the policy that was timed, which is the first that was counted."""
+    return next(work for work in alone.works if work.optimizer == optimizer)
 
 
 def validation_table(checks: Sequence[Check]) -> str:
-    lines = ["| where | W | optimizer | sync | predicted, ms | measured, ms (range) | error | with links from fewer W "]
+    lines = ["| where | W | optimizer | sync | predicted, ms | measured, ms (range) | error "]
+    lines[0] += "| error, from fewer learners alone "
     lines[0] += "| of it collectives, predicted | in collectives, measured with waiting | cores busy |"
     lines.append("|---" * 11 + "|")
     for one in checks:
