@@ -128,6 +128,13 @@ class World:
         _together(dist.gather_object, value, values, group=self.group, group_dst=0)
         return values
 
+    def all_values(self, value: T) -> list[T]:
+        """The values of all, of any picklable type, in the order of the ranks, on every learner."""
+        values: list[Any] = [value] * self.size
+        if self.size > 1:
+            _together(dist.all_gather_object, values, value, group=self.group)
+        return values
+
     def all_gather(self, tensor: Tensor) -> Tensor:
         """(size, *tensor.shape): the equally shaped tensors of all learners, on every learner."""
         if self.size == 1:
@@ -191,6 +198,13 @@ def make_identical(world: World, tensors: Mapping[str, Tensor]) -> str | None:
             there = tensor.detach().to(world.device, copy=True).contiguous()
             tensors[name].detach().copy_(world.broadcast_(there, source))
     return _tell_all(world, _describe(world, list(tensors), different))
+
+
+def check_nobody_says(world: World, found: str | None) -> None:
+    """Raises LearnersDiffer, on all learners, if any of them says something; with what each says."""
+    everyone = dict(enumerate(world.all_values(found)))
+    if any(everyone.values()):
+        raise LearnersDiffer("; ".join(f"rank {rank}: {text}" for rank, text in everyone.items() if text))
 
 
 def _tell_all(world: World, found: str | None) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from dist_trainer.errors import ConfigError
 from dist_trainer.keyed import keyed_generators, keyed_seed
 from dist_trainer.normalize import ObservationNormalizer, ReturnNormalizer
 from dist_trainer.optimizers.compilation import missing_for_compilation, set_compilation
+from dist_trainer.optimizers.own_state import OwnState
 from dist_trainer.policies import Policy
 from dist_trainer.ppo import GradientBucket
 from dist_trainer.rollout import Collector
@@ -36,6 +37,7 @@ class Learner:
     collector: Collector
     gradients: GradientBucket
     optimizer: optimizers.Optimizer
+    own_state: OwnState = field(default_factory=OwnState)
     iteration: int = 0  # rollouts that were collected and learned from
     optimizer_step: int = 0
     missed_env_steps: int = 0  # of rollouts that were cut short

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from dist_trainer.checkpoint import load_checkpoint, save_checkpoint
 from dist_trainer.config import TrainConfig
-from dist_trainer.distributed import World, check_identical, make_identical
-from dist_trainer.learner import make_learner, replicas, warm_up_normalizer
+from dist_trainer.distributed import World
+from dist_trainer.drift import check_for_drift
+from dist_trainer.learner import make_learner, warm_up_normalizer
 from dist_trainer.ppo import mean_kl
 from dist_trainer.preemption import Preemption
 from dist_trainer.report import Report, add_up
@@ -64,11 +65,7 @@ def train(config: TrainConfig, world: World, run_dir: Path, resume_from: Path | 
                     "checkpoint from before; a lower optimizer.lr may help"
                 )
             if config.check_every and learner.iteration % config.check_every == 0:
-                for group, tensors in replicas(learner):
-                    if config.on_drift == "stop":
-                        check_identical(group, tensors)
-                    elif found := make_identical(group, tensors):
-                        report.progress.say(f"iteration {learner.iteration}: {found}; made equal again")
+                check_for_drift(learner, report.progress.say)
 
             done = learner.finished or stop_wishes > 0
             periodic = config.checkpoint_every and learner.iteration % config.checkpoint_every == 0

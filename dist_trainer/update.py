@@ -59,6 +59,9 @@ class Backup:
 def learn(learner: Learner, rollout: Rollout) -> Update:
     """All optimizer steps of one rollout. The host reads nothing from the device before the last of them is queued."""
     config, world, device = learner.config, learner.world, learner.world.device
+    guarded = config.check_every > 0 and world.size > 1
+    if guarded:
+        learner.own_state.compare(optimizers.single_copy_state(learner.optimizer))
     before = Backup(learner)
     learner.returns.update(rollout.rewards, rollout.done, world)
     rewards = learner.returns(rollout.rewards)
@@ -115,6 +118,8 @@ def learn(learner: Learner, rollout: Rollout) -> Update:
         before.put_back(learner)
     else:
         learner.observations.update(rollout.observations, world)
+    if guarded:
+        learner.own_state.note(optimizers.single_copy_state(learner.optimizer))
     rate = learner.optimizer.rate
     return Update(
         env_steps=counts.env_steps,

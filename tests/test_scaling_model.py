@@ -12,14 +12,17 @@ from benchmarks.scaling_model import (
     Line,
     Links,
     Phases,
+    Prediction,
     Work,
-    between,
+    crowding,
     efficiency,
     expected_maximum,
     fit_line,
     links_over_learners,
     owner_loads,
     predict,
+    slowed,
+    spread_for,
     worst_error,
 )
 from benchmarks.scaling_records import CollectivePoint, Message, Record, WorkRecord, read, write
@@ -68,6 +71,11 @@ def test_links_over_learners_recover_their_law() -> None:
     alpha, beta = links_over_learners({w: Line(1e-4 + 3e-5 * (w - 1), 1e-9 + 2e-10 * (w - 1)) for w in (2, 4, 8)})
     assert (alpha.fixed, alpha.each) == pytest.approx((1e-4, 3e-5))
     assert (beta.fixed, beta.each) == pytest.approx((1e-9, 2e-10))
+
+
+def test_links_of_one_number_of_learners_grow_in_proportion() -> None:
+    alpha, beta = links_over_learners({3: Line(1e-4, 1e-9)})
+    assert (alpha.at(4), beta.at(4)) == pytest.approx((2e-4, 2e-9))
 
 
 def test_one_learner_alone_communicates_nothing() -> None:
@@ -123,6 +131,18 @@ def test_stragglers_cost_the_expected_maximum_of_the_rollouts() -> None:
     assert predict(PHASES, WORK, LINKS, rows=100, learners=1, spread=0.1).stragglers == 0
 
 
+def test_the_spread_for_an_efficiency_gives_that_efficiency() -> None:
+    def pair(spread: float) -> tuple[Prediction, Prediction]:
+        eight = predict(PHASES, WORK, LINKS, rows=800, learners=8, spread=spread)
+        return eight, predict(PHASES, WORK, LINKS, rows=800, learners=64, spread=spread)
+
+    eight, many = pair(0.01)
+    spread = spread_for(0.9, eight, 8, many, 64)
+    eight, many = pair(spread)
+    assert efficiency(eight, 8, many, 64, weak=True) == pytest.approx(0.9)
+    assert spread_for(0.1, eight, 8, many, 64) == float("inf")
+
+
 @pytest.mark.parametrize(("learners", "expected"), [(2, 0.5642), (8, 1.4236), (64, 2.3880)])
 def test_the_expected_maximum_is_near_its_true_value(learners: int, expected: float) -> None:
     draw = random.Random(0)
@@ -131,12 +151,17 @@ def test_the_expected_maximum_is_near_its_true_value(learners: int, expected: fl
     assert expected_maximum(learners) == pytest.approx(expected, abs=0.06)
 
 
-def test_contention_lies_between_alone_and_crowded() -> None:
-    slower = Phases(Line(0.002, 2e-5), Line(0.004, 4e-5), Line(0.020, 6e-4), units=(0.008, 0.006, 0.004, 0.002))
-    half = between(PHASES, slower, 0.5)
-    assert between(PHASES, slower, 0) == PHASES
-    assert half.learning.at(100) == pytest.approx(1.5 * PHASES.learning.at(100))
-    assert half.units == pytest.approx([1.5 * unit for unit in PHASES.units])
+def test_a_slower_machine_is_slower_throughout() -> None:
+    double = slowed(PHASES, 2)
+    one, two = (predict(phases, WORK, LINKS, rows=100, learners=4, cores=2) for phases in (PHASES, double))
+    assert two.learning == pytest.approx(2 * one.learning) and two.optimizer == pytest.approx(2 * one.optimizer)
+    assert two.environment == pytest.approx(2 * one.environment) and two.inference == pytest.approx(2 * one.inference)
+    assert two.gradient_latency == one.gradient_latency
+
+
+@pytest.mark.parametrize(("learners", "cores", "expected"), [(1, 2, 1), (2, 2, 1), (4, 2, 2), (8, 2, 4), (3, 2, 1.5)])
+def test_crowding_is_learners_per_core(learners: int, cores: int, expected: float) -> None:
+    assert crowding(learners, cores) == expected
 
 
 def test_efficiency_is_throughput_per_learner() -> None:

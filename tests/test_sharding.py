@@ -356,6 +356,20 @@ def test_drift_is_found_or_repaired(
         assert united([seen.before[index] for seen in repaired]) == united([alone.before[index]])
 
 
+@pytest.mark.parametrize("on_drift", ["stop", "resync"])
+@pytest.mark.parametrize(("every", "found_after"), [(1, BAD), (3, 6)])
+@pytest.mark.parametrize(("optimizer", "place"), [("psgd_kron", SHARDED[1]), ("soap", SHARDED[0]), ("lather", FOUR)])
+def test_a_bit_of_state_that_has_no_copy_is_found(
+    runs: Runs, tmp_path: Path, optimizer: str, place: str, every: int, found_after: int, on_drift: str
+) -> None:
+    """At the next check, whenever it flipped between two updates: every learner stops and says where it was."""
+    more = f"on_drift={on_drift} check_every={every}"
+    stopped = runs.start(optimizer, place, tmp_path, 0, "^optimizer/.*(Q|GG|exp_avg)", 1, more=more)
+    for seen in stopped:
+        assert seen.error.startswith(f"LearnersDiffer: rank 1: {stopped[1].flipped} changed by itself")
+        assert len(seen.after) == found_after
+
+
 @pytest.mark.parametrize(("optimizer", "place"), [("psgd_kron", FOUR), ("muon prodigy", TWOS)])
 def test_an_undone_update_leaves_no_trace(runs: Runs, tmp_path: Path, optimizer: str, place: str) -> None:
     """Of a gradient that is not finite in the middle of the fifth update; the others go on."""

@@ -215,6 +215,11 @@ def unit_state(optimizer: Optimizer) -> dict[str, Tensor]:
     }
 
 
+def single_copy_state(optimizer: Optimizer) -> dict[str, Tensor]:
+    """The part of named_tensors that no other learner holds: units that are sharded in a single group."""
+    return unit_state(optimizer) if optimizer.shards and optimizer.shards.peers.size == 1 else {}
+
+
 def common_state(optimizer: Optimizer) -> dict[str, Tensor]:
     """The part of named_tensors that every learner holds, sharded or not."""
     tensors = {}
