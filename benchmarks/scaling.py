@@ -69,7 +69,9 @@ def launch(learners: int, *arguments: str) -> Record:
         run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(learners)]
         command = [*run, "-m", "benchmarks.scaling_measure", "--json", str(file), *arguments]
         print(f"... {learners} learner(s): {' '.join(a for a in arguments if a.startswith('--'))}", file=sys.stderr)
-        subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        status = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode
+        if status:
+            sys.exit(f"the learners failed (status {status}); what they said is above")
         return read(Record, file)
 
 

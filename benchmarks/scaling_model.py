@@ -69,8 +69,12 @@ def slowed(phases: Phases, factor: float) -> Phases:
     def line(a: Line) -> Line:
         return Line(factor * a.fixed, factor * a.each, factor * a.floor)
 
-    parts = [line(part) for part in (phases.environment, phases.inference, phases.learning)]
-    return Phases(*parts, units=tuple(factor * unit for unit in phases.units))
+    return Phases(
+        line(phases.environment),
+        line(phases.inference),
+        line(phases.learning),
+        tuple(factor * unit for unit in phases.units),
+    )
 
 
 def crowding(learners: int, cores: float) -> float:

@@ -17,7 +17,7 @@ from torch import Tensor
 from benchmarks.scaling_records import CollectivePoint, PhasePoint, PhaseRecord
 from dist_trainer import optimizers
 from dist_trainer.cli import compose_train
-from dist_trainer.config import TrainConfig
+from dist_trainer.config import PPOConfig, TrainConfig
 from dist_trainer.distributed import World
 from dist_trainer.learner import Learner, make_learner, warm_up_normalizer
 from dist_trainer.report import add_up
@@ -26,6 +26,7 @@ from dist_trainer.update import learn
 SIZES = (24, 1024, 16_384, 131_072, 524_288, 2_097_152)  # bytes of a message
 WARM_UP = 2  # iterations before any is timed: the first makes the optimizer's state
 TIMED = 5
+MINIBATCHES = PPOConfig().minibatches  # rows are a multiple of them
 
 
 def config_for(options: argparse.Namespace, optimizer: str, hidden: int, envs: int, *more: str) -> TrainConfig:
@@ -89,7 +90,8 @@ def rows_for(options: argparse.Namespace, learners: int) -> list[int]:
     if options.rows:
         return list(options.rows)
     own = options.samples // options.horizon // learners
-    return [own // 16, 3 * own // 16, 7 * own // 16, own] if learners == 1 else [own // 2, 3 * own // 2]
+    parts = (1 / 16, 3 / 16, 7 / 16, 1) if learners == 1 else (1 / 2, 3 / 2)
+    return sorted({max(1, round(own * part / MINIBATCHES)) * MINIBATCHES for part in parts})
 
 
 def measure_phases(options: argparse.Namespace, world: World, optimizer: str) -> PhaseRecord:
