@@ -147,6 +147,15 @@ def owner_loads(values: Sequence[float], owners: Sequence[int], group: int) -> l
     return loads
 
 
+def shared_seconds(loads: Sequence[float], cores: float) -> float:
+    """Until the last of the learners with these loads is done, if those still at work share the cores evenly."""
+    seconds, done = 0.0, 0.0
+    for index, load in enumerate(sorted(loads)):
+        seconds += (load - done) * crowding(len(loads) - index, cores)
+        done = load
+    return seconds
+
+
 def expected_maximum(learners: int) -> float:
     """Of so many standard normal numbers (Blom's approximation), in standard deviations."""
     return NormalDist().inv_cdf((learners - 0.375) / (learners + 0.25)) if learners > 1 else 0.0
@@ -177,7 +186,7 @@ def predict(
     gather = 0.0
     if work.owners is not None and work.group > 1:
         loads = owner_loads(phases.units, work.owners, work.group)
-        step = max(max(loads), sum(loads) * learners / work.group / cores)
+        step = shared_seconds(loads * (learners // work.group), cores)
         fullest = max(owner_loads(work.unit_numbers, work.owners, work.group))
         gather = links.all_gather.at(FLOAT_BYTES * fullest)
     else:

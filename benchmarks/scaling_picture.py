@@ -11,7 +11,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FormatStrFormatter, NullFormatter, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
 from benchmarks.scaling_forecast import GPUS, INFINIBAND, OF_OTHERS, TERMS, Forecast, compared, curve
 from benchmarks.scaling_gpu import NETWORKS, NODE
@@ -56,6 +56,9 @@ def draw_checks(axis: Axes, checks: Sequence[Check]) -> None:
         filled = colors[sync] if optimizer == kinds[0][1] else "none"
         x, y = [one.measured for one in some], [one.predicted.seconds for one in some]
         label = f"{optimizer}, {sync}, {place}"
+        for one in some:
+            at = (one.measured, one.predicted.seconds)
+            axis.annotate(str(one.learners), at, (6, -5), textcoords="offset points", fontsize=7)
         axis.scatter(
             x, y, marker=markers[place], facecolors=filled, edgecolors=colors[sync], s=42, label=label, zorder=3
         )
@@ -67,7 +70,7 @@ def draw_checks(axis: Axes, checks: Sequence[Check]) -> None:
         set_ticks([], minor=True)
     axis.set_xlabel("measured seconds an iteration (numbers: learners)")
     axis.set_ylabel("predicted")
-    axis.legend(frameon=False, fontsize=8, loc="upper left")
+    axis.legend(frameon=False, fontsize=8, loc="upper left" if len(kinds) < 6 else "lower right")
     clean(axis, "Where it was measured: predicted and measured iterations (band: 20 %)")
 
 
@@ -83,7 +86,7 @@ def draw_terms(axis: Axes, ends: Sequence[Forecast]) -> None:
         axis.text(1.01, place, f"{1e3 * one.prediction.seconds:.0f} ms", va="center", fontsize=8)
     axis.set_yticks(places, names, fontsize=7)
     axis.set_xlim(0, 1)
-    axis.xaxis.set_major_formatter(PercentFormatter(1.0))
+    axis.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axis.legend(frameon=False, fontsize=7.5, ncols=3, loc="upper center", bbox_to_anchor=(0.42, -0.06))
     clean(axis, f"64 GPUs over {INFINIBAND} (predicted): where an iteration goes")
 
@@ -98,8 +101,10 @@ def draw_speed(axis: Axes, found: Sequence[Forecast]) -> None:
         values = [one.samples_per_second / 1e6 for one in row.values()]
         line(axis, list(row), values, color, end.sync, thick=end.policy != policies[0])
     axis.set_yscale("log")
-    axis.yaxis.set_major_formatter(FormatStrFormatter("%g"))
-    axis.yaxis.set_minor_formatter(NullFormatter())
+    low, high = axis.get_ylim()
+    ticks = [tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if low < tick < high]
+    axis.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.set_yticks([], minor=True)
     axis.set_ylabel("million samples a second")
     legend(axis, dict(zip(optimizers, OPTIMIZER_COLORS, strict=False)), policies)
     clean(axis, f"Strong scaling (predicted), {INFINIBAND}: 524,288 samples in all")
@@ -114,7 +119,7 @@ def draw_efficiency(axis: Axes, found: Sequence[Forecast]) -> None:
         line(axis, gpus, values, COLORS[end.network], end.sync, thick=end.policy != policies[0])
     axis.axhline(OF_OTHERS, color="black", linewidth=0.8, linestyle=":")
     axis.text(8, OF_OTHERS + 0.004, "DD-PPO on 128 GPUs, against one: 84 %", fontsize=8)
-    axis.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axis.set_ylim(min(0.75, axis.get_ylim()[0]), 1.02)
     axis.set_ylabel(f"efficiency against {NODE} GPUs")
     legend(axis, COLORS, policies)

@@ -21,6 +21,7 @@ from benchmarks.scaling_model import (
     links_over_learners,
     owner_loads,
     predict,
+    shared_seconds,
     slowed,
     spread_for,
     worst_error,
@@ -108,9 +109,25 @@ def test_with_devices_of_their_own_the_fullest_owner_is_waited_for() -> None:
     assert skewed.weights_gather == pytest.approx(16 * (2e-4 + 2e-9 * 4 * 900))
 
 
-def test_on_shared_cores_a_sharded_step_costs_all_the_work_or_its_longest_part() -> None:
+@pytest.mark.parametrize(
+    ("loads", "cores", "expected"),
+    [
+        ([3, 3, 3, 3], 2, 6),  # all take turns
+        ([4, 3, 2, 1], float("inf"), 4),  # each has its own: the longest
+        ([9, 1], 2, 9),
+        ([1, 1, 4], 2, 4.5),  # 1 each at two thirds of the speed, then 3 alone
+        ([0, 0, 2], 1, 2),
+    ],
+)
+def test_loads_share_cores_evenly(loads: list[float], cores: float, expected: float) -> None:
+    assert shared_seconds(loads, cores) == pytest.approx(expected)
+    assert shared_seconds(loads, cores) >= max(max(loads), sum(loads) / cores)
+
+
+def test_on_shared_cores_a_sharded_step_ends_with_its_last_owner() -> None:
     four = predict(PHASES, sharded((0, 1, 2, 3), 4), LINKS, rows=100, learners=4, cores=2)
-    assert four.optimizer == pytest.approx(16 * 0.010 / 2)  # 5 ms a core; the longest part is 4 ms
+    # 1 ms each at half the speed, 1 ms more each at two thirds of it, 1 + 1 ms at full speed
+    assert four.optimizer == pytest.approx(16 * (0.002 + 0.0015 + 0.001 + 0.001))
     two = predict(PHASES, sharded((0, 0, 0, 1), 2), LINKS, rows=100, learners=2, cores=2)
     assert two.optimizer == pytest.approx(16 * 0.009)
 
