@@ -112,6 +112,7 @@ class TrainConfig:
     resume: str | None = None  # run folder to continue; its configuration is used
     device: str = "auto"  # auto | cpu | cuda
     dtype: str = "float32"  # float32 | float64 (for tests of exactness)
+    precision: str = "float32"  # of the policy's matrix products: float32 | tf32 (CUDA) | bfloat16
     reduce_dtype: str | None = None  # of gradients on their way between learners: null (as they are) | bfloat16
     compile_optimizer: bool = False  # torch.compile the optimizer's update: 10 to 90 s at the start, then faster steps
     torch_threads: int | None = None  # per learner; default: this machine's cores shared out over its learners

@@ -12,6 +12,7 @@ from dist_trainer.keyed import keyed_seed
 from dist_trainer.learner import Learner
 from dist_trainer.minibatch import add_gradient, curvature_rows
 from dist_trainer.optimizers.newton import exact_product, finite_difference_product
+from dist_trainer.policies import in_precision
 from dist_trainer.ppo import ppo_loss
 from dist_trainer.rollout import Rollout, take_minibatch
 
@@ -49,10 +50,12 @@ def hand_over_curvature(
         add_gradient(learner, rollout, advantages, targets, chosen, max_done, unclipped, global_samples)
         return learner.gradients.flat
 
+    exact = newton.product == "exact"
     seed = keyed_seed(learner.config.seed, "newton", learner.optimizer_step)
-    if newton.product == "exact":
-        vector, product = exact_product(weights, loss, seed)
-    else:
-        vector, product = finite_difference_product(weights, gradient, newton, seed)
+    with in_precision(learner.policy, "float32" if exact else newton.precision):
+        if exact:
+            vector, product = exact_product(weights, loss, seed)
+        else:
+            vector, product = finite_difference_product(weights, gradient, newton, seed)
     newton.hand_over(learner.optimizer.own_units, vector, world.sum_(product))
     return torch.linalg.vector_norm(product)

@@ -15,6 +15,7 @@ from dist_trainer.config import EvaluateConfig, TrainConfig
 from dist_trainer.distributed import share_of_cores
 from dist_trainer.envs import EnvPool, statistics_names
 from dist_trainer.learner import make_observation_normalizer, make_policy
+from dist_trainer.policies import acting
 
 
 @dataclass
@@ -45,7 +46,7 @@ def evaluate(config: EvaluateConfig, trained: TrainConfig, checkpoint: Path) -> 
     state = policy.initial_state(pool.rows)
     first = np.zeros_like(pool.statistics)  # (episodes, 3 + metrics): each environment's, when its first episode ended
     for _ in range(config.max_steps):
-        parameters, _, state = policy.act(observations(torch.from_numpy(pool.observations).to(device)), state)
+        parameters, _, state = acting(policy, observations(torch.from_numpy(pool.observations).to(device)), state)
         noise = torch.from_numpy(pool.noise).to(device)
         head = policy.action_head
         actions = head.mode(parameters) if config.greedy else head.sample(parameters, noise)

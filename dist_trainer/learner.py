@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,6 +80,7 @@ def make_policy(config: TrainConfig, spec: EnvSpec, device: torch.device) -> Pol
             f"{type(policy).__name__} has a fused LSTM, which cannot be differentiated twice; valid: central, forward"
         )
         raise ConfigError("optimizer.newton_product", "exact", valid)
+    policy.precision = "bfloat16" if config.precision == "bfloat16" else "float32"
     return policy.to(device, DTYPES[config.dtype])
 
 
@@ -102,6 +104,7 @@ def make_pool(config: TrainConfig, world: World, seed: int) -> EnvPool:
 
 def make_learner(config: TrainConfig, world: World) -> Learner:
     torch.set_num_threads(config.torch_threads or share_of_cores(world.local_size))
+    allow_tf32(config.precision == "tf32")
     pool = make_pool(config, world, config.seed)
     pool.reset()
     policy = make_policy(config, pool.spec, world.device)
@@ -127,6 +130,15 @@ def make_learner(config: TrainConfig, world: World) -> Learner:
         gradients=GradientBucket(policy),
         optimizer=optimizers.make_optimizer(config.optimizer, policy, world),
     )
+
+
+def allow_tf32(allowed: bool) -> None:
+    """In matrix products, convolutions and LSTMs on CUDA: 10 bits of mantissa instead of 23, on tensor cores. Of these,
+    torch would allow it in the latter two."""
+    cuda: Any = torch.backends.cuda
+    cudnn: Any = torch.backends.cudnn
+    for backend in (cuda.matmul, cudnn.conv, cudnn.rnn):
+        backend.fp32_precision = "tf32" if allowed else "ieee"
 
 
 def decide_on_compilation(config: TrainConfig, world: World) -> None:

@@ -12,7 +12,7 @@ from dist_trainer.advantage import gae, next_values, vtrace
 from dist_trainer.config import PPOConfig
 from dist_trainer.distributed import World
 from dist_trainer.normalize import ObservationNormalizer
-from dist_trainer.policies import Policy
+from dist_trainer.policies import Policy, learning
 from dist_trainer.rollout import Minibatch, Rollout
 
 # What ppo_loss sums over samples, in this order.
@@ -55,7 +55,8 @@ def ppo_loss(
     Returns:
         loss () and the detached sums LOSS_SUMS (6,) in float64.
     """
-    parameters, values = policy.learn(normalizer(batch.observations), batch.initial_state, batch.done, batch.max_done)
+    inputs = normalizer(batch.observations)
+    parameters, values = learning(policy, inputs, batch.initial_state, batch.done, batch.max_done)
     log_probs, entropy = policy.action_head.log_prob_and_entropy(parameters, batch.actions)  # (T, S) each
     log_ratio = log_probs - batch.log_probs
     ratio = log_ratio.exp()

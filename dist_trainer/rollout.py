@@ -17,7 +17,7 @@ from torch import Tensor
 from dist_trainer.envs import EnvPool
 from dist_trainer.keyed import keyed_seed
 from dist_trainer.normalize import ObservationNormalizer
-from dist_trainer.policies import Policy
+from dist_trainer.policies import Policy, acting
 
 NOT_PER_STEP = ("last_values", "initial_state", "done_counts")
 
@@ -115,7 +115,7 @@ class Collector:
         cut_off: list[tuple[int, Tensor, Tensor, Tensor]] = []  # step, rows, final observations, state before the reset
         for t in range(self.horizon):
             rollout.observations[t].copy_(self._observations)
-            parameters, values, self.state = policy.act(self.normalizer(rollout.observations[t]), self.state)
+            parameters, values, self.state = acting(policy, self.normalizer(rollout.observations[t]), self.state)
             actions = policy.action_head.sample(parameters, self._noise.to(self.device))
             self._actions.copy_(actions)
             pool.send()
@@ -137,7 +137,7 @@ class Collector:
             if stop_after(t + 1):
                 break
         # The value of what comes next; the state stays as it is, for the next rollout acts on this observation.
-        rollout.last_values.copy_(policy.act(self.normalizer(self._observations.to(self.device)), self.state)[1])
+        rollout.last_values.copy_(acting(policy, self.normalizer(self._observations.to(self.device)), self.state)[1])
         if cut_off:
             self._bootstrap(rollout, cut_off)
         return rollout if t == self.horizon - 1 else rollout.first(t + 1)
@@ -146,7 +146,7 @@ class Collector:
         """Values of the truncated episodes' final observations, all in one call."""
         observations = torch.cat([part[2] for part in cut_off]).to(self.device)
         state = torch.cat([part[3] for part in cut_off], 1)
-        values = self.policy.act(self.normalizer(observations), state)[1]
+        values = acting(self.policy, self.normalizer(observations), state)[1]
         where = torch.cat([step * self.pool.rows + rows for step, rows, _, _ in cut_off]).to(self.device)
         rollout.final_values.view(-1)[where] = values
 

@@ -15,6 +15,7 @@ from dist_trainer.curvature import hand_over_curvature
 from dist_trainer.diagnostics import Watch, is_due
 from dist_trainer.learner import DTYPES, Learner
 from dist_trainer.minibatch import add_gradient, count_globally, my_minibatch_rows
+from dist_trainer.policies import learning
 from dist_trainer.ppo import LOSS_SUMS, estimate_advantages, mean_kl, normalize_globally, return_sums
 from dist_trainer.rollout import Rollout, take_minibatch
 from dist_trainer.schedule import schedule_factor
@@ -142,7 +143,7 @@ def rollout_log_ratio(learner: Learner, rollout: Rollout) -> Tensor:
     for index in torch.arange(learner.pool.rows, device=rollout.log_probs.device).chunk(count):
         batch = take_minibatch(rollout, rollout.values, rollout.values, index, int(rollout.done_counts.max()))
         inputs = learner.observations(batch.observations)
-        parameters, _ = learner.policy.learn(inputs, batch.initial_state, batch.done, batch.max_done)
+        parameters, _ = learning(learner.policy, inputs, batch.initial_state, batch.done, batch.max_done)
         log_probs, _ = learner.policy.action_head.log_prob_and_entropy(parameters, batch.actions)
         log_ratio[:, index] = log_probs - batch.log_probs
     return log_ratio

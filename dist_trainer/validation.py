@@ -18,6 +18,7 @@ MOST_EPISODES = 1_000_000
 ACTIVATIONS = ("relu", "tanh", "silu")
 LSTM_BLOCKS = ("whole", "gates")
 RATE_ESTIMATES = ("dadaptation", "prodigy")
+PRECISIONS = ("float32", "tf32", "bfloat16")
 NEWTON_PRODUCTS = ("central", "forward", "exact")
 NEWTON_PRECISIONS = ("float32", "bfloat16")
 PROBABILITY = ("initial", "final", "decay", "hold")  # of a fit of a PSGD preconditioner
@@ -37,7 +38,7 @@ RESUMABLE = (
         "keep_checkpoints",
     ),
     *("max_bad_updates", "collective_timeout_s", "device", "compile_optimizer", "torch_threads", "env_threads"),
-    *("reduce_dtype", "preemption.*"),
+    *("precision", "reduce_dtype", "preemption.*"),
 )
 NOT_RESUMABLE = "ppo.minibatches"
 
@@ -202,6 +203,9 @@ def check_settings(config: TrainConfig) -> None:
     if preemption.fraction is not None:
         _fraction(preemption, "preemption.", "fraction")
     _fraction(preemption, "preemption.", "min_horizon")
+    _one_of("precision", config.precision, PRECISIONS)
+    low = config.precision != "float32" and config.dtype == "float64"
+    _require(not low, "precision", config.precision, "must be float32 (as it is) where dtype=float64")
     if config.reduce_dtype is not None:
         _one_of("reduce_dtype", config.reduce_dtype, ("bfloat16",))
     _at_least(config.normalize, "normalize.", 0, "warmup_steps")

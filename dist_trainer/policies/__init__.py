@@ -7,8 +7,11 @@ and its own settings from the yaml, all by name.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from dist_trainer.policies.heads import ActionHead
@@ -21,6 +24,7 @@ class Policy(nn.Module, ABC):
     """
 
     action_head: ActionHead
+    precision: str = "float32"  # or bfloat16: of matrix products in acting() and learning()
     double_backward: ClassVar[bool] = True  # whether its gradient can be differentiated again
 
     @abstractmethod
@@ -38,3 +42,32 @@ class Policy(nn.Module, ABC):
         `state` is the state before the first step; it is zero again after every `done`. `max_done` is at least the
         largest number of dones of any row in the first T - 1 steps (the host knows it; the device need not be asked).
         """
+
+
+def acting(policy: Policy, observations: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`policy.act` in the policy's precision; the results are of the types that went in."""
+    with _autocast(policy, observations.device):
+        parameters, values, next_state = policy.act(observations, state)
+    return parameters.to(observations.dtype), values.to(observations.dtype), next_state.to(state.dtype)
+
+
+def learning(policy: Policy, observations: Tensor, state: Tensor, done: Tensor, max_done: int) -> tuple[Tensor, Tensor]:
+    """`policy.learn` in the policy's precision; the results are of the types that went in."""
+    with _autocast(policy, observations.device):
+        parameters, values = policy.learn(observations, state, done, max_done)
+    return parameters.to(observations.dtype), values.to(observations.dtype)
+
+
+def _autocast(policy: Policy, device: torch.device) -> torch.autocast:
+    # Without its cache: that would go on with the weights of before a step, or before Newton's perturbation.
+    return torch.autocast(device.type, torch.bfloat16, policy.precision == "bfloat16", cache_enabled=False)
+
+
+@contextmanager
+def in_precision(policy: Policy, precision: str) -> Iterator[None]:
+    """The policy's precision is another one meanwhile."""
+    before, policy.precision = policy.precision, precision
+    try:
+        yield
+    finally:
+        policy.precision = before
