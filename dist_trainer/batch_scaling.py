@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from dist_trainer.config import TrainConfig
 from dist_trainer.errors import ConfigError
+from dist_trainer.validation import check_total_envs
 
 
 def scale_batch(config: TrainConfig, learners: int) -> TrainConfig:
@@ -32,13 +33,16 @@ def scale_batch(config: TrainConfig, learners: int) -> TrainConfig:
             raise ConfigError("batch_scaling.reference_learners", reference, valid)
         return count * learners // reference
 
+    more_steps = scaling.grow == "optimizer_steps"
+    # What a user can change: total_envs for the reference. It must divide so that the scaled ones do.
+    check_total_envs(config.total_envs, learners if more_steps else reference, config.ppo.minibatches)
     factor = learners / reference
     rate = {"constant": 1.0, "sqrt": math.sqrt(factor), "linear": factor}[scaling.lr_rule]
-    more_steps = scaling.grow == "optimizer_steps"
     minibatches = scaled("ppo.minibatches", config.ppo.minibatches) if more_steps else config.ppo.minibatches
     return replace(
         config,
         total_envs=scaled("total_envs", config.total_envs),
         ppo=replace(config.ppo, minibatches=minibatches),
         optimizer=config.optimizer | {"lr": config.optimizer["lr"] * rate},
+        batch_scaling=replace(scaling, reference_learners=learners),  # what the result is for
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,10 @@ from dist_trainer.errors import ConfigError
 from dist_trainer.learner import Learner
 
 
-def save_checkpoint(learner: Learner, run_dir: Path, keep: int, extra: dict[str, Any]) -> None:
-    """All learners take part; the first writes. `extra`: plain data of the first learner, returned by load.
+def save_checkpoint(learner: Learner, run_dir: Path, keep: int, extra: Callable[[], dict[str, Any]]) -> None:
+    """All learners take part; the first writes. `extra`: called on the first learner, plain data that load returns.
 
-    Raises OSError on the first learner if the file cannot be written; the others have then done their part.
+    Raises OSError on the first learner if something cannot be written; the others have then done their part.
     """
     world = learner.world
     per_env = {
@@ -48,7 +49,7 @@ def save_checkpoint(learner: Learner, run_dir: Path, keep: int, extra: dict[str,
             "observation_normalizer": learner.observations.state_dict(),
             "return_moments": learner.returns.moments.state_dict(),
             "per_env": per_env,
-            "extra": extra,
+            "extra": extra(),
         },
         payload,
     )

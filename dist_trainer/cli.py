@@ -93,8 +93,8 @@ def _check_types(group: str, values: dict[str, Any], defaults: dict[str, Any]) -
     """Groups with a _target_ have no dataclass: a value must be of the type of its default in the yaml."""
     for name, default in defaults.items():
         value, field = values[name], f"{group}.{name}"
-        if value is None and group == "optimizer.groups":
-            continue  # no such group then
+        if value is None and (group == "optimizer.groups" or field == "optimizer.shard_group"):
+            continue  # no such group then; or those of a machine, also in a run that began with others
         if isinstance(default, dict):
             if not isinstance(value, dict):
                 raise ConfigError(
@@ -204,7 +204,7 @@ def plan_train(arguments: Sequence[str], world_size: int) -> TrainPlan:
     check_settings(config)
     if not resume:  # a run that goes on keeps the batch that it began with
         config = scale_batch(config, world_size)
-    check_division(config, world_size)
+    check_division(config, world_size, resumed=resume is not None)
     for group in GROUPS_WITH_TARGET:
         check_module(group, str(getattr(config, group)["_target_"]))
     spec = env_spec(config.env)

@@ -121,7 +121,7 @@ class TrainConfig:
     log_every: int = 1  # iterations between points in TensorBoard
     diagnostics_every: int = 50  # iterations between looks at noise, preconditioners, update sizes; 0: never, no cost
     check_every: int = 10  # iterations between comparisons of the learners' weights; 0: never
-    on_drift: str = "stop"  # stop | resync (overwrite the minority's): what to do if learners differ at a check
+    on_drift: str = "stop"  # if they differ: stop | resync (overwrite the minority's; of two, the second's)
     checkpoint_every: int | None = None  # iterations between checkpoints
     checkpoint_minutes: float = 5.0  # minutes between checkpoints; one is written at the end and on Ctrl-C as well
     keep_checkpoints: int = 3  # the newest; older ones are removed

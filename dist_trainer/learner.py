@@ -174,6 +174,15 @@ def replicated_tensors(learner: Learner) -> dict[str, Tensor]:
     return tensors | state(learner.optimizer)
 
 
+def watched_tensors(learner: Learner) -> dict[str, Tensor]:
+    """What OwnState watches: with a sharded optimizer, weights and state that this learner keeps. Replicas that differ
+    stay different until they are compared, and need no watch."""
+    if not learner.optimizer.shards:
+        return {}
+    weights = {f"policy.{name}": tensor for name, tensor in learner.policy.state_dict().items()}
+    return weights | optimizers.named_tensors(learner.optimizer)
+
+
 def replicas(learner: Learner) -> list[tuple[World, dict[str, Tensor]]]:
     """Groups of learners, and what must have the same bits on each of a group: the state of units of a sharded
     optimizer, on those that own them in their shard groups; all else on all learners."""

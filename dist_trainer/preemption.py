@@ -9,6 +9,7 @@ with it cannot be repeated.
 from __future__ import annotations
 
 import math
+import warnings
 
 from dist_trainer.config import PreemptionConfig
 from dist_trainer.distributed import Counter, World
@@ -19,9 +20,12 @@ class Preemption:
     """Collects rollouts that may be cut short. Off, or with one learner, they never are."""
 
     def __init__(self, config: PreemptionConfig, world: World, horizon: int):
-        self.enough = max(1, math.ceil((config.fraction or 0) * world.size))  # learners
+        self.enough = max(1, math.ceil((config.fraction or 0) * world.size - 1e-9))  # learners
         self.least = max(1, math.ceil(config.min_horizon * horizon))  # steps
         self.horizon, self.is_first = horizon, world.is_first
+        if config.fraction is not None and world.is_first and self.enough >= world.size > 1:
+            what = f"preemption.fraction={config.fraction} of {world.size} learners are all of them"
+            warnings.warn(f"{what}: no rollout is cut", stacklevel=2)
         self.counter: Counter | None = world.counter() if config.fraction is not None and world.size > 1 else None
 
     def collect(self, collector: Collector, iteration: int) -> Rollout:

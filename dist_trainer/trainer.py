@@ -40,7 +40,7 @@ def train(config: TrainConfig, world: World, run_dir: Path, resume_from: Path | 
     report = Report(learner, run_dir, saved)
     if not resume_from:
         warm_up_normalizer(learner)
-        save_checkpoint(learner, run_dir, config.keep_checkpoints, report.state())
+        save_checkpoint(learner, run_dir, config.keep_checkpoints, report.state)
     preemption = Preemption(config.preemption, world, config.horizon)
     undone_in_a_row = 0
     with report:
@@ -64,14 +64,14 @@ def train(config: TrainConfig, world: World, run_dir: Path, resume_from: Path | 
                     f"{undone_in_a_row} updates in a row were not finite and were undone; {run_dir} holds the last "
                     "checkpoint from before; a lower optimizer.lr may help"
                 )
-            if config.check_every and learner.iteration % config.check_every == 0:
-                check_for_drift(learner, report.progress.say)
-
             done = learner.finished or stop_wishes > 0
             periodic = config.checkpoint_every and learner.iteration % config.checkpoint_every == 0
-            if done or ((periodic or checkpoint_wishes) and not undone_in_a_row):
+            saves = done or ((periodic or checkpoint_wishes) and not undone_in_a_row)
+            if config.check_every and (saves or learner.iteration % config.check_every == 0):
+                check_for_drift(learner, report.progress.say)
+            if saves:
                 with report.checkpoint(last=done):
-                    save_checkpoint(learner, run_dir, config.keep_checkpoints, report.state())
+                    save_checkpoint(learner, run_dir, config.keep_checkpoints, report.state)
             if done:
                 break
     report.finish(learner)

@@ -13,7 +13,7 @@ from torch import Tensor
 from dist_trainer import optimizers
 from dist_trainer.curvature import hand_over_curvature
 from dist_trainer.diagnostics import Watch, is_due
-from dist_trainer.learner import DTYPES, Learner
+from dist_trainer.learner import DTYPES, Learner, watched_tensors
 from dist_trainer.minibatch import add_gradient, count_globally, my_minibatch_rows
 from dist_trainer.policies import learning
 from dist_trainer.ppo import LOSS_SUMS, estimate_advantages, mean_kl, normalize_globally, return_sums
@@ -62,7 +62,7 @@ def learn(learner: Learner, rollout: Rollout) -> Update:
     config, world, device = learner.config, learner.world, learner.world.device
     guarded = config.check_every > 0 and world.size > 1
     if guarded:
-        learner.own_state.compare(optimizers.single_copy_state(learner.optimizer))
+        learner.own_state.compare(watched_tensors(learner))
     before = Backup(learner)
     learner.returns.update(rollout.rewards, rollout.done, world)
     rewards = learner.returns(rollout.rewards)
@@ -120,7 +120,7 @@ def learn(learner: Learner, rollout: Rollout) -> Update:
     else:
         learner.observations.update(rollout.observations, world)
     if guarded:
-        learner.own_state.note(optimizers.single_copy_state(learner.optimizer))
+        learner.own_state.note(watched_tensors(learner))
     rate = learner.optimizer.rate
     return Update(
         env_steps=counts.env_steps,

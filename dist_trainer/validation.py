@@ -10,7 +10,7 @@ from collections.abc import Callable
 from fnmatch import fnmatchcase
 from typing import Any
 
-from dist_trainer.config import EvaluateConfig, ScheduleConfig, TrainConfig
+from dist_trainer.config import BatchScalingConfig, EvaluateConfig, PreemptionConfig, ScheduleConfig, TrainConfig
 from dist_trainer.errors import ConfigError, choices
 
 MOST_THREADS = 1024
@@ -200,8 +200,16 @@ def check_settings(config: TrainConfig) -> None:
     _one_of("batch_scaling.lr_rule", scaling.lr_rule, ("constant", "sqrt", "linear"))
     same_size = scaling.grow == "optimizer_steps" and scaling.lr_rule != "constant"
     _require(not same_size, "batch_scaling.lr_rule", scaling.lr_rule, "must be constant where minibatches do not grow")
+    if scaling.reference_learners is None:
+        for name in ("grow", "lr_rule"):
+            value, valid = getattr(scaling, name), "acts only with batch_scaling.reference_learners"
+            _require(value == getattr(BatchScalingConfig, name), f"batch_scaling.{name}", value, valid)
     if preemption.fraction is not None:
         _fraction(preemption, "preemption.", "fraction")
+    else:
+        least = preemption.min_horizon
+        acts = least == PreemptionConfig.min_horizon
+        _require(acts, "preemption.min_horizon", least, "acts only with preemption.fraction")
     _fraction(preemption, "preemption.", "min_horizon")
     _one_of("precision", config.precision, PRECISIONS)
     low = config.precision != "float32" and config.dtype == "float64"
@@ -214,6 +222,9 @@ def check_settings(config: TrainConfig) -> None:
     _validate_group("optimizer", config.optimizer)
     _validate_optimizer(config.optimizer)
     validate_newton(config.optimizer)
+    if config.optimizer.get("newton_product") == "exact":
+        valid = "newton_product=exact takes its sub-batch at once; leave it 1, and see optimizer.newton_sub_batch"
+        _require(ppo.micro_batches == 1, "ppo.micro_batches", ppo.micro_batches, valid)
     if config.optimizer.get("q_dtype") == "float64":
         _require(config.dtype == "float64", "optimizer.q_dtype", "float64", "needs dtype=float64")
     if config.precond_schedule != ScheduleConfig("constant") and "precond_lr" not in config.optimizer:
@@ -223,16 +234,36 @@ def check_settings(config: TrainConfig) -> None:
     _require(lr is not None, "optimizer.lr", lr, "must be a number of at least 0")
 
 
-def check_division(config: TrainConfig, world_size: int) -> None:
+def check_division(config: TrainConfig, world_size: int, resumed: bool = False) -> None:
     """Every learner owns whole groups of `minibatches` environments, so that the minibatches are the same for every
-    number of learners (see ARCHITECTURE.md, "Minibatches"). Raises ConfigError if the environments do not divide so.
+    number of learners (see ARCHITECTURE.md, "Minibatches"). Raises ConfigError if the environments do not divide so;
+    if `resumed`, they are as they are, and it is the learners that do not fit.
     """
-    unit, ppo = world_size * config.ppo.minibatches, config.ppo
-    if config.total_envs % unit:
-        below = config.total_envs // unit * unit
+    settings, groups = config.optimizer, config.total_envs // config.ppo.minibatches
+    if settings.get("sync") == "sharded" and settings.get("shard_group"):
+        check_shard_group(settings["shard_group"], world_size)
+    if resumed and groups % world_size:
+        valid = ", ".join(str(count) for count in range(1, groups + 1) if groups % count == 0)
+        what = f"the run has {groups} groups of environments (total_envs / ppo.minibatches) to divide"
+        raise ConfigError("number of learners", world_size, f"{what}; valid: {valid}")
+    check_total_envs(config.total_envs, world_size, config.ppo.minibatches)
+
+
+def check_shard_group(size: int, world_size: int) -> None:
+    """Raises ConfigError if the learners cannot be divided into groups of this size."""
+    if world_size % size:
+        valid = ", ".join(str(number) for number in range(1, world_size + 1) if world_size % number == 0)
+        raise ConfigError("optimizer.shard_group", size, f"must divide {world_size} learners; valid: {valid}")
+
+
+def check_total_envs(total_envs: int, learners: int, minibatches: int) -> None:
+    """Raises ConfigError that names the nearest numbers that divide."""
+    unit = learners * minibatches
+    if total_envs % unit:
+        below = total_envs // unit * unit
         valid = " or ".join(str(count) for count in (below, below + unit) if count)
-        what = f"a multiple of {world_size} learners x ppo.minibatches={ppo.minibatches}"
-        raise ConfigError("total_envs", config.total_envs, f"must be {what}; nearest: {valid}")
+        what = f"a multiple of {learners} learners x ppo.minibatches={minibatches}"
+        raise ConfigError("total_envs", total_envs, f"must be {what}; nearest: {valid}")
 
 
 def validate_evaluate(config: EvaluateConfig) -> None:

@@ -69,6 +69,7 @@ def test_the_batch_grows_as_chosen(more: list[str], learners: int, envs: int, mi
     config = plan_train(settings, learners).config
     assert (config.total_envs, config.ppo.minibatches) == (envs, minibatches)
     assert config.optimizer["lr"] == pytest.approx(0.002 * rate)
+    assert scale_batch(config, learners) == config  # it says what it is for: used again, it is not scaled again
 
 
 def test_a_run_that_goes_on_keeps_its_batch(tmp_path: Path) -> None:
@@ -88,29 +89,34 @@ def test_a_run_that_goes_on_keeps_its_batch(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "learners", "message"),
     [
-        (
-            ["batch_scaling.reference_learners=5"],
-            2,
-            r"batch_scaling.reference_learners=5: with total_envs=24, 2/5 times",
-        ),
+        (["batch_scaling.reference_learners=5"], 2, r"total_envs=24: .*multiple of 5 learners x .*nearest: 20 or 30"),
         (["batch_scaling.grow=optimizer_steps", "batch_scaling.reference_learners=4"], 1, r"with ppo.minibatches=2"),
+        (["batch_scaling.lr_rule=sqrt"], 4, r"lr_rule=sqrt: acts only with batch_scaling.reference_learners"),
+        (["batch_scaling.grow=optimizer_steps"], 4, r"acts only with batch_scaling.reference_learners"),
+        (
+            ["optimizer.sync=sharded", "optimizer.shard_group=3"],
+            4,
+            r"shard_group=3: must divide 4 learners; valid: 1, 2, 4",
+        ),
+        (
+            ["optimizer=newton_psgd", "policy=mlp", "optimizer.newton_product=exact", "ppo.micro_batches=2"],
+            1,
+            "ppo.micro_batches=2: .*newton_sub_batch",
+        ),
         (["batch_scaling.reference_learners=0"], 1, "must be at least 1"),
         (["batch_scaling.grow=learners"], 1, "batch_scaling.grow=learners: .*minibatches, optimizer_steps"),
         (["batch_scaling.lr_rule=root"], 1, "batch_scaling.lr_rule=root"),
         (
-            ["batch_scaling.grow=optimizer_steps", "batch_scaling.lr_rule=sqrt"],
+            ["batch_scaling.grow=optimizer_steps", "batch_scaling.lr_rule=sqrt", "batch_scaling.reference_learners=1"],
             1,
             "batch_scaling.lr_rule=sqrt: must be constant",
         ),
-        (["batch_scaling.reference_learners=2", "total_envs=20"], 3, r"total_envs=30: .*nearest: 30|total_envs=30"),
+        (["batch_scaling.reference_learners=2", "total_envs=22"], 3, r"total_envs=22: .*of 2 learners x .*: 20 or 24"),
     ],
 )
 def test_what_cannot_be_is_refused(settings: list[str], learners: int, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        plan_train(
-            [*SETTINGS, "ppo.minibatches=4" if "total_envs=20" in settings else "ppo.minibatches=2", *settings],
-            learners,
-        )
+        plan_train([*SETTINGS, *settings], learners)
 
 
 # --- in parts, one after another

@@ -263,4 +263,20 @@ def test_off_by_default_and_with_one_learner() -> None:
 @pytest.mark.parametrize("setting", ["preemption.fraction=1.5", "preemption.min_horizon=-0.1"])
 def test_fractions_are_checked(setting: str) -> None:
     with pytest.raises(ConfigError, match="must be from 0 to 1"):
-        config_for(setting)
+        config_for("preemption.fraction=0.5", setting)
+    with pytest.raises(ConfigError, match=r"preemption.min_horizon=0.5: acts only with preemption.fraction"):
+        config_for("preemption.min_horizon=0.5")
+
+
+@pytest.mark.parametrize(("learners", "fraction", "enough"), [(25, 0.28, 7), (100, 0.55, 55), (128, 0.6, 77)])
+def test_how_many_are_enough(learners: int, fraction: float, enough: int) -> None:
+    """Rounded up, and not by what binary fractions add."""
+    with mock.patch.object(World, "counter"):
+        world = World(0, learners, 0, learners, torch.device("cpu"))
+        assert Preemption(PreemptionConfig(fraction), world, HORIZON).enough == enough
+
+
+def test_a_fraction_that_cuts_nobody_is_told() -> None:
+    world = World(0, 2, 0, 2, torch.device("cpu"))
+    with mock.patch.object(World, "counter"), pytest.warns(UserWarning, match=r"0.6 of 2 learners are all"):
+        Preemption(PreemptionConfig(0.6), world, HORIZON)

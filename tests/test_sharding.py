@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from dist_trainer import curvature, optimizers, trainer, update
 from dist_trainer.checkpoint import load_file
-from dist_trainer.checkpoint_file import checkpoint_path
+from dist_trainer.checkpoint_file import checkpoint_path, list_checkpoints
 from dist_trainer.cli import compose_train
 from dist_trainer.config import TrainConfig
 from dist_trainer.distributed import LearnersDiffer, World
@@ -357,17 +357,40 @@ def test_drift_is_found_or_repaired(
 
 
 @pytest.mark.parametrize("on_drift", ["stop", "resync"])
-@pytest.mark.parametrize(("every", "found_after"), [(1, BAD), (3, 6)])
+@pytest.mark.parametrize(("every", "found_after"), [(1, BAD), (100, RESUMED_AFTER)])
 @pytest.mark.parametrize(("optimizer", "place"), [("psgd_kron", SHARDED[1]), ("soap", SHARDED[0]), ("lather", FOUR)])
 def test_a_bit_of_state_that_has_no_copy_is_found(
     runs: Runs, tmp_path: Path, optimizer: str, place: str, every: int, found_after: int, on_drift: str
 ) -> None:
-    """At the next check, whenever it flipped between two updates: every learner stops and says where it was."""
+    """At the next check, or before the next checkpoint: every learner stops and says where it was."""
     more = f"on_drift={on_drift} check_every={every}"
     stopped = runs.start(optimizer, place, tmp_path, 0, "^optimizer/.*(Q|GG|exp_avg)", 1, more=more)
     for seen in stopped:
         assert seen.error.startswith(f"LearnersDiffer: rank 1: {stopped[1].flipped} changed by itself")
         assert len(seen.after) == found_after
+
+
+@pytest.mark.parametrize("on_drift", ["stop", "resync"])
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(
+    ("optimizer", "place", "pattern"),
+    [
+        ("psgd_kron", SHARDED[0], "^policy"),
+        ("muon prodigy", TWOS, "^policy"),
+        ("muon prodigy", SHARDED[1], "previous_gradient"),
+    ],
+)
+def test_a_bit_that_an_update_has_spread_is_found_where_it_was(
+    runs: Runs, tmp_path: Path, optimizer: str, place: str, pattern: str, rank: int, on_drift: str
+) -> None:
+    """Owners hand their wrong weight on, the others' is overwritten: no comparison of learners could show it. No
+    checkpoint holds what came of it, and nobody has the right value any more."""
+    more = f"on_drift={on_drift} check_every=100 checkpoint_every=3"
+    stopped = runs.start(optimizer, place, tmp_path, 0, pattern, rank, more=more)
+    for seen in stopped:
+        assert seen.error.startswith(f"LearnersDiffer: rank {rank}: {stopped[rank].flipped} changed by itself")
+        assert len(seen.after) == 6  # updates; the first checkpoint after BAD
+    assert load_file(list_checkpoints(tmp_path)[-1])["iteration"] == 3
 
 
 @pytest.mark.parametrize(("optimizer", "place"), [("psgd_kron", FOUR), ("muon prodigy", TWOS)])

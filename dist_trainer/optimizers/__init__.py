@@ -8,6 +8,7 @@ generator keyed by (seed, optimizer_step, unit), so that what one unit draws doe
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ from dist_trainer.optimizers.sharding import Shards, exchange_weights, make_shar
 from dist_trainer.optimizers.state import capture_unit, decode, encode, restore_unit, unit_tensors
 from dist_trainer.optimizers.transforms import Mars, apply_caution_
 from dist_trainer.optimizers.units import Unit, make_units
+from dist_trainer.validation import check_shard_group
 
 
 @dataclass
@@ -82,10 +84,11 @@ def _shard_group_size(world: World, size: int | None) -> int:
     divides them all. Raises ConfigError if groups of this size cannot be formed."""
     if size is None:
         local_sizes = world.all_gather(torch.tensor([world.local_size], device=world.device))
-        return math.gcd(*local_sizes.flatten().tolist())
-    if world.size % size:
-        valid = ", ".join(str(number) for number in range(1, world.size + 1) if world.size % number == 0)
-        raise ConfigError("optimizer.shard_group", size, f"must divide {world.size} learners; valid: {valid}")
+        common = math.gcd(*local_sizes.flatten().tolist())
+        if common == 1 and world.is_first and world.size > 1:
+            warnings.warn("optimizer.sync=sharded divides nothing: groups stay within a machine", stacklevel=2)
+        return common
+    check_shard_group(size, world.size)
     return size
 
 

@@ -1,7 +1,9 @@
-"""State that one learner alone keeps, as sharded optimizers do in a single group: has any bit of it changed by itself?
+"""Has any bit of what a learner keeps changed by itself, between two updates?
 
-No other learner has a copy to compare with. But nothing changes it between two updates, so its bits are added up at the
-end of each and again before the next, on the device: one pass over the state, twice an iteration.
+A sharded optimizer's state may have no copy on another learner to compare with, and a weight that went wrong is spread,
+or overwritten, by the next exchange of weights, before any comparison. But nothing changes them between updates. So
+their bits are added up at the end of each and again before the next, on the device: a pass over them, twice an
+iteration.
 """
 
 from __future__ import annotations
@@ -17,32 +19,26 @@ INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # b
 
 @dataclass
 class OwnState:
-    """`changed`: (K,) bool for each of `names`, since the run began; None until something was noted."""
-
-    names: list[str] = field(default_factory=list)
-    sums: Tensor | None = None  # (K,) int64
-    changed: Tensor | None = None
+    noted: dict[str, Tensor] = field(default_factory=dict)  # by tensor: the sum of its bits, () int64
+    changed: dict[str, Tensor] = field(default_factory=dict)  # () bool: at some comparison since the run began
 
     def note(self, tensors: Mapping[str, Tensor]) -> None:
-        """The state as it is now is right."""
-        names, self.sums = list(tensors), bit_sums(tensors)
-        if names != self.names or self.changed is None:  # an optimizer makes its state in its first steps
-            self.names, self.changed = names, torch.zeros_like(self.sums, dtype=torch.bool)
+        """They are right as they are now."""
+        self.noted = {name: bit_sum(tensor) for name, tensor in tensors.items()}
 
     def compare(self, tensors: Mapping[str, Tensor]) -> None:
-        """The state should be as it was noted."""
-        if self.sums is not None and self.changed is not None:
-            self.changed |= bit_sums(tensors) != self.sums
+        """They should be as they were noted, those that were."""
+        for name in self.noted.keys() & tensors.keys():
+            changed = bit_sum(tensors[name]) != self.noted[name]
+            self.changed[name] = self.changed[name] | changed if name in self.changed else changed
 
     def read(self) -> list[str]:
         """Names of what has changed. The host waits for the device."""
-        flags = [] if self.changed is None else self.changed.tolist()
-        return [name for name, changed in zip(self.names, flags, strict=False) if changed]
+        names = sorted(self.changed)
+        flags = torch.stack([self.changed[name].cpu() for name in names]).tolist() if names else []
+        return [name for name, changed in zip(names, flags, strict=True) if changed]
 
 
-def bit_sums(tensors: Mapping[str, Tensor]) -> Tensor:
-    """(K,) int64 on the device of the first: sums of the elements' bits as integers. One flipped bit changes the sum of
-    its tensor."""
-    device = next((tensor.device for tensor in tensors.values()), torch.device("cpu"))
-    sums = [x.detach().view(INTEGERS[x.element_size()]).sum(dtype=torch.int64).to(device) for x in tensors.values()]
-    return torch.stack(sums) if sums else torch.zeros(0, dtype=torch.int64, device=device)
+def bit_sum(tensor: Tensor) -> Tensor:
+    """() int64, of the elements' bits as integers. One flipped bit changes it."""
+    return tensor.detach().view(INTEGERS[tensor.element_size()]).sum(dtype=torch.int64)
