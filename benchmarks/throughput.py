@@ -2,9 +2,9 @@
 
     python -m benchmarks.throughput [--learners 1 2] [--precision float32 bfloat16] [--repeat 3] [SETTING=VALUE ...]
 
-Limit and trainer take turns, `repeat` times; medians are printed. The trainer runs as users run it (torchrun if there are
-several learners, one thread each), 65,536 samples an iteration on Breakout unless the settings say otherwise; its speed
-is that of the median iteration, the first two left out. Keep the machine idle meanwhile.
+Limit and trainer take turns, `repeat` times; medians are printed. The trainer runs as users run it (torchrun if there
+are several learners, one thread each), 65,536 samples an iteration on Breakout unless the settings say otherwise; its
+speed is that of the median iteration, the first two left out. Keep the machine idle meanwhile.
 """
 
 from __future__ import annotations
@@ -67,9 +67,8 @@ def main() -> None:
     options = parser.parse_args()
     settings = ["env=breakout", "policy=lstm", "total_envs=1024", "horizon=64", *options.settings]
     config = compose_train(settings)[0]
-    print(
-        "| precision | learners | steps/s | limit | ratio | rollout | learn | other |\n|---|---|---|---|---|---|---|---|"
-    )
+    columns = ["precision", "learners", "steps/s", "limit", "ratio", *PHASES]
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for precision in options.precision:
         for learners in options.learners:
             runs, limits = [], []

@@ -20,7 +20,10 @@ from torch import Tensor
 from dist_trainer.cli import compose_train
 from dist_trainer.config import TrainConfig
 from dist_trainer.distributed import World, check_identical
-from dist_trainer.learner import make_learner, replicas, warm_up_normalizer
+from dist_trainer.envs import env_spec
+from dist_trainer.learner import make_learner, make_policy, replicas, warm_up_normalizer
+from dist_trainer.optimizers import make_optimizer
+from dist_trainer.optimizers.sharding import assign_owners, unit_costs
 from dist_trainer.optimizers.state import unit_tensors
 from dist_trainer.update import learn
 from tests.learners import Learners
@@ -80,6 +83,14 @@ def main() -> int:
         for name, size in whole.items():
             if sorted(state[name] for state in members) != [*[0] * (options.group - 1), size]:
                 failures.append(f"the state of {name} is not on one learner of the group that begins with {start}")
+    config = config_for(options.learners, options.optimizer, 1)
+    policy = make_policy(config, env_spec(config.env), torch.device("cpu"))
+    units = make_optimizer(config.optimizer, policy).units
+    owners = assign_owners(unit_costs(units), options.group)
+    for rank, (_, state, _) in enumerate(results):
+        kept = {name for name, size in state.items() if size}
+        if kept != {u.name for u, of in zip(units, owners, strict=True) if of == rank % options.group}:
+            failures.append(f"learner {rank} keeps other units than the cost model gives it")
     own = [sum(state.values()) for _, state, _ in results]
     total = sum(whole.values())
     if max(own) > total / options.group + max(whole.values()):
