@@ -16,6 +16,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.queues import Queue
 from statistics import median
@@ -91,7 +92,7 @@ def learning_forms(policy: Plain, shape: Shape) -> dict[str, Callable[[], None]]
             outputs, _ = policy.lstm(policy.encoder(x), (s.contiguous(), s.contiguous()))
             policy.heads(outputs).backward(g)
 
-    return {f"{parts} part(s)": lambda parts=parts: learn(parts) for parts in (1, 2, 4) if segments >= 4 * parts}
+    return {f"{parts} part(s)": partial(learn, parts) for parts in (1, 2, 4) if segments >= 4 * parts}
 
 
 def time_in_process(

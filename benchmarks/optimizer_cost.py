@@ -27,7 +27,7 @@ from dist_trainer.config import TrainConfig
 from dist_trainer.curvature import hand_over_curvature
 from dist_trainer.distributed import connect
 from dist_trainer.learner import Learner, make_learner, warm_up_normalizer
-from dist_trainer.minibatch import count_globally, my_minibatch_rows
+from dist_trainer.minibatch import Experience, count_globally, my_minibatch_rows
 from dist_trainer.rollout import Rollout
 
 SAMPLES = 65_536
@@ -81,7 +81,7 @@ def cost_of(name: str, base: Learner, rollout: Rollout, gradient: Tensor, hidden
 
     def product() -> None:
         samples = count_globally(learner, rollout).curvature
-        hand_over_curvature(learner, rollout, rollout.values, rollout.values, rows, most, samples)
+        hand_over_curvature(learner, Experience(rollout, rollout.values, rollout.values), rows, most, samples)
 
     def step(fit: bool) -> float:
         newton = optimizer.newton

@@ -10,21 +10,14 @@ from torch import Tensor
 
 from dist_trainer.keyed import keyed_seed
 from dist_trainer.learner import Learner
-from dist_trainer.minibatch import add_gradient, curvature_rows
+from dist_trainer.minibatch import Experience, add_gradient, curvature_rows
 from dist_trainer.optimizers.newton import exact_product, finite_difference_product
 from dist_trainer.policies import in_precision
 from dist_trainer.ppo import ppo_loss
-from dist_trainer.rollout import Rollout, take_minibatch
 
 
 def hand_over_curvature(
-    learner: Learner,
-    rollout: Rollout,
-    advantages: Tensor,
-    targets: Tensor,
-    rows: Tensor,
-    max_done: int,
-    global_samples: int,
+    learner: Learner, experience: Experience, rows: Tensor, max_done: int, global_samples: int
 ) -> Tensor:
     """Gives a Newton optimizer its Hessian-vector product of the minibatch `rows` (S,), where one is due.
 
@@ -42,12 +35,12 @@ def hand_over_curvature(
     def loss() -> Tensor | None:
         if not len(chosen):
             return None
-        batch = take_minibatch(rollout, advantages, targets, chosen, max_done)
+        batch = experience.take(chosen, max_done)
         return ppo_loss(learner.policy, learner.observations, batch, unclipped, global_samples)[0]
 
     def gradient() -> Tensor:
         learner.gradients.zero()
-        add_gradient(learner, rollout, advantages, targets, chosen, max_done, unclipped, global_samples)
+        add_gradient(learner, experience, chosen, max_done, unclipped, global_samples)
         return learner.gradients.flat
 
     exact = newton.product == "exact"

@@ -13,7 +13,20 @@ from torch import Tensor
 from dist_trainer.config import PPOConfig
 from dist_trainer.learner import Learner
 from dist_trainer.ppo import LOSS_SUMS, ppo_loss
-from dist_trainer.rollout import Rollout, minibatch_rows, take_minibatch
+from dist_trainer.rollout import Minibatch, Rollout, minibatch_rows, take_minibatch
+
+
+@dataclass
+class Experience:
+    """What an update epoch learns from."""
+
+    rollout: Rollout
+    advantages: Tensor  # (T, N)
+    targets: Tensor  # (T, N) of the values
+
+    def take(self, rows: Tensor, max_done: int) -> Minibatch:
+        """The segments `rows` (S,). `max_done`: at least the largest of their done_counts."""
+        return take_minibatch(self.rollout, self.advantages, self.targets, rows, max_done)
 
 
 @dataclass(frozen=True)
@@ -66,14 +79,7 @@ def my_minibatch_rows(learner: Learner, epoch: int) -> Tensor:
 
 
 def add_gradient(
-    learner: Learner,
-    rollout: Rollout,
-    advantages: Tensor,
-    targets: Tensor,
-    rows: Tensor,
-    max_done: int,
-    config: PPOConfig,
-    global_samples: int,
+    learner: Learner, experience: Experience, rows: Tensor, max_done: int, config: PPOConfig, global_samples: int
 ) -> Tensor:
     """Adds the gradient of the rows (S,) to the learner's bucket, `micro_batches` parts one after another.
 
@@ -81,7 +87,7 @@ def add_gradient(
     """
     sums = torch.zeros(len(LOSS_SUMS), dtype=torch.float64, device=learner.world.device)
     for part in rows.chunk(config.micro_batches) if len(rows) else ():
-        batch = take_minibatch(rollout, advantages, targets, part, max_done)
+        batch = experience.take(part, max_done)
         loss, part_sums = ppo_loss(learner.policy, learner.observations, batch, config, global_samples)
         loss.backward()
         sums += part_sums

@@ -14,7 +14,7 @@ from dist_trainer import optimizers
 from dist_trainer.curvature import hand_over_curvature
 from dist_trainer.diagnostics import Watch, is_due
 from dist_trainer.learner import DTYPES, Learner, watched_tensors
-from dist_trainer.minibatch import add_gradient, count_globally, my_minibatch_rows
+from dist_trainer.minibatch import Experience, add_gradient, count_globally, my_minibatch_rows
 from dist_trainer.policies import learning
 from dist_trainer.ppo import LOSS_SUMS, estimate_advantages, mean_kl, normalize_globally, return_sums
 from dist_trainer.rollout import Rollout, take_minibatch
@@ -67,11 +67,12 @@ def learn(learner: Learner, rollout: Rollout) -> Update:
     learner.returns.update(rollout.rewards, rollout.done, world)
     rewards = learner.returns(rollout.rewards)
 
-    def estimate(log_ratio: Tensor | None) -> tuple[Tensor, Tensor]:
+    def estimate(log_ratio: Tensor | None) -> Experience:
         advantages, targets = estimate_advantages(config.ppo, rollout, rewards, log_ratio)
-        return normalize_globally(advantages, world) if config.ppo.normalize_advantages else advantages, targets
+        scaled = normalize_globally(advantages, world) if config.ppo.normalize_advantages else advantages
+        return Experience(rollout, scaled, targets)
 
-    scaled, targets = estimate(log_ratio=None)
+    experience = estimate(log_ratio=None)
     lr = config.optimizer["lr"] * schedule_factor(config.schedule, learner.progress) * learner.rate_factor
     precond_factor = schedule_factor(config.precond_schedule, learner.progress)
     counts = count_globally(learner, rollout)
@@ -83,15 +84,14 @@ def learn(learner: Learner, rollout: Rollout) -> Update:
 
     for epoch in range(config.ppo.update_epochs):
         if epoch > 0 and config.ppo.advantage == "vtrace":
-            scaled, targets = estimate(rollout_log_ratio(learner, rollout))
+            experience = estimate(rollout_log_ratio(learner, rollout))
         rows = my_minibatch_rows(learner, epoch)  # (M, S)
         max_done = rollout.done_counts[rows.numpy()].max(1).tolist()  # (M,)
         epoch_sums = torch.zeros_like(sums)
         for index, most in zip(rows.to(device).unbind(), max_done, strict=True):
-            data = (rollout, scaled, targets, index, most)
-            product_norm = hand_over_curvature(learner, *data, counts.curvature)
+            product_norm = hand_over_curvature(learner, experience, index, most, counts.curvature)
             learner.gradients.zero()
-            epoch_sums += add_gradient(learner, *data, config.ppo, counts.minibatch)
+            epoch_sums += add_gradient(learner, experience, index, most, config.ppo, counts.minibatch)
             if watch:
                 watch.own_gradient(learner.gradients.flat)
             gradient = learner.gradients.reduce(world, reduce_dtype)
@@ -124,7 +124,7 @@ def learn(learner: Learner, rollout: Rollout) -> Update:
     rate = learner.optimizer.rate
     return Update(
         env_steps=counts.env_steps,
-        sums=torch.cat([sums, return_sums(targets, rollout.values)]),
+        sums=torch.cat([sums, return_sums(experience.targets, rollout.values)]),
         lr=lr,
         rate_factor=learner.rate_factor,
         grad_norm=norm_sum / optimizer_steps,

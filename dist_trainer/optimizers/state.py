@@ -62,6 +62,8 @@ def unit_tensors(unit: Unit) -> dict[str, Tensor]:
 
     for index, weight in enumerate(unit.weights):
         walk(f"{index}", unit.inner.state.get(weight, {}))
+    for index, group in enumerate(unit.inner.param_groups):  # heavyball counts there, and adds up averages' weights
+        walk(f"group/{index}", {key: value for key, value in group.items() if isinstance(value, Tensor)})
     return tensors
 
 
