@@ -62,8 +62,10 @@ def unit_tensors(unit: Unit) -> dict[str, Tensor]:
 
     for index, weight in enumerate(unit.weights):
         walk(f"{index}", unit.inner.state.get(weight, {}))
-    for index, group in enumerate(unit.inner.param_groups):  # heavyball counts there, and adds up averages' weights
-        walk(f"group/{index}", {key: value for key, value in group.items() if isinstance(value, Tensor)})
+    known = {id(tensor) for tensor in tensors.values()}  # some of heavyball's counters are in both
+    for index, group in enumerate(unit.inner.param_groups):
+        own = {key: x for key, x in group.items() if isinstance(x, Tensor) and id(x) not in known}
+        walk(f"group/{index}", own)
     return tensors
 
 
