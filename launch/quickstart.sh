@@ -6,7 +6,7 @@
 #
 # Environment variables:
 #   LEARNERS  processes that train together (default: one per GPU; without a GPU 2, or 1 on a single CPU)
-#   STEPS     environment steps in all (default 1500000)
+#   STEPS     environment steps in all (default 1000000)
 #   RUN_DIR   folder for checkpoints and metrics (default runs/quickstart-<time>); must be new or empty
 set -euo pipefail
 
@@ -34,7 +34,7 @@ is_taken() {
 main() {
   local run_dir learners steps began status=0
   run_dir=$(realpath -m -- "${RUN_DIR:-$root/runs/quickstart-$(date +%Y%m%d-%H%M%S)}")
-  steps=${STEPS:-1500000}
+  steps=${STEPS:-1000000}
   if is_taken "$run_dir"; then
     echo "quickstart: $run_dir exists already; set RUN_DIR to a new folder" >&2
     return 1
