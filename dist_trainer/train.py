@@ -6,6 +6,7 @@ import dataclasses
 import os
 from pathlib import Path
 
+from dist_trainer.allocator import keep_freed_memory
 from dist_trainer.checkpoint_file import set_aside_newer
 from dist_trainer.cli import TrainPlan
 from dist_trainer.distributed import connect, disconnect
@@ -22,6 +23,7 @@ def run(plan: TrainPlan) -> int:
             set_aside_newer(plan.resume_from)
         else:
             run_dir, lock = claim_new_run_folder(config, *plan.default_name)
+    keep_freed_memory()
     world = connect(config.device, config.collective_timeout_s)
     try:
         # The first learner decides: the time in a folder's name, and the newest checkpoint on a shared file system,
