@@ -26,22 +26,20 @@ def scale_batch(config: TrainConfig, learners: int) -> TrainConfig:
     reference = scaling.reference_learners
     if not reference or reference == learners:
         return config
-
-    def scaled(name: str, count: int) -> int:
-        if count * learners % reference:
-            valid = f"with {name}={count}, {learners}/{reference} times as many is no whole number"
-            raise ConfigError("batch_scaling.reference_learners", reference, valid)
-        return count * learners // reference
-
     more_steps = scaling.grow == "optimizer_steps"
     # What a user can change: total_envs for the reference. It must divide so that the scaled ones do.
     check_total_envs(config.total_envs, learners if more_steps else reference, config.ppo.minibatches)
     factor = learners / reference
     rate = {"constant": 1.0, "sqrt": math.sqrt(factor), "linear": factor}[scaling.lr_rule]
-    minibatches = scaled("ppo.minibatches", config.ppo.minibatches) if more_steps else config.ppo.minibatches
+    minibatches = config.ppo.minibatches
+    if more_steps:
+        if minibatches * learners % reference:
+            valid = f"with ppo.minibatches={minibatches}, {learners}/{reference} times as many is no whole number"
+            raise ConfigError("batch_scaling.reference_learners", reference, valid)
+        minibatches = minibatches * learners // reference
     return replace(
         config,
-        total_envs=scaled("total_envs", config.total_envs),
+        total_envs=config.total_envs * learners // reference,
         ppo=replace(config.ppo, minibatches=minibatches),
         optimizer=config.optimizer | {"lr": config.optimizer["lr"] * rate},
         batch_scaling=replace(scaling, reference_learners=learners),  # what the result is for

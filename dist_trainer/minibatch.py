@@ -41,9 +41,9 @@ class GlobalCounts:
 def count_globally(learner: Learner, rollout: Rollout) -> GlobalCounts:
     """One all-reduce of two numbers, and only if rollouts may differ in length."""
     config, world, pool = learner.config, learner.world, learner.pool
-    of_product = len(curvature_rows(learner))
-    own = torch.tensor([rollout.horizon, rollout.horizon * of_product], device=world.device)
     if config.preemption.fraction is not None:
+        of_product = len(curvature_rows(learner))
+        own = torch.tensor([rollout.horizon, rollout.horizon * of_product], device=world.device)
         steps, curvature = world.sum_(own).tolist()
     else:
         groups = -(-(config.total_envs // config.ppo.minibatches) // sub_batch(learner))

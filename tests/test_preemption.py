@@ -170,7 +170,7 @@ def train_with_a_slow_learner(
         recv = self.pool.recv
 
         def slow_recv() -> None:
-            time.sleep(0.1 if world.rank == slow else 0)
+            time.sleep(0.1 if world.rank == slow else 0)  # this is the slow learner; nobody waits for it
             recv()
 
         with mock.patch.object(self.pool, "recv", slow_recv):

@@ -40,5 +40,6 @@ class OwnState:
 
 
 def bit_sum(tensor: Tensor) -> Tensor:
-    """() int64, of the elements' bits as integers. One flipped bit changes it."""
+    """() int64, of the elements' bits as integers. One flipped bit changes it; in one pass, unlike the checksum that
+    compares learners and must tell any two tensors apart."""
     return tensor.detach().view(INTEGERS[tensor.element_size()]).sum(dtype=torch.int64)
