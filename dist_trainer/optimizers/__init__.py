@@ -23,6 +23,7 @@ from dist_trainer.optimizers import patches as patches  # before the first optim
 from dist_trainer.optimizers.newton import Newton
 from dist_trainer.optimizers.rate_free import Block, RateEstimate, scale_step_
 from dist_trainer.optimizers.sharding import Shards, exchange_weights, make_shards
+from dist_trainer.optimizers.stacking import stack, step_together
 from dist_trainer.optimizers.state import capture_unit, decode, encode, restore_unit, unit_tensors
 from dist_trainer.optimizers.transforms import Mars, apply_caution_
 from dist_trainer.optimizers.units import Unit, make_units
@@ -44,6 +45,14 @@ class Optimizer:
     def own_units(self) -> list[Unit]:
         """The units that this learner steps, and whose state it keeps."""
         return [unit for index, unit in enumerate(self.units) if not self.shards or self.shards.owns(index)]
+
+    @property
+    def steps(self) -> list[list[Unit]]:
+        """own_units, those of one inner optimizer together."""
+        together: dict[int, list[Unit]] = {}
+        for unit in self.own_units:
+            together.setdefault(id(unit.inner), []).append(unit)
+        return list(together.values())
 
     @property
     def device(self) -> torch.device:
@@ -76,7 +85,9 @@ def make_optimizer(config: dict[str, Any], policy: nn.Module, world: World | Non
         newton.attach(units)
     mars = Mars([(part, mars_gamma, unit.beta1) for unit in units for part in unit.parts]) if use_mars else None
     shards = make_shards(world, _shard_group_size(world, group_size), units) if sharded and world else None
-    return Optimizer(units, mars, caution, newton, _make_rate_estimate(rate_settings, units), shards)
+    optimizer = Optimizer(units, mars, caution, newton, _make_rate_estimate(rate_settings, units), shards)
+    stack(optimizer.own_units)
+    return optimizer
 
 
 def _shard_group_size(world: World, size: int | None) -> int:
@@ -134,30 +145,33 @@ def step(
     if optimizer.rate:
         optimizer.rate.observe(gradient, _flat_weights(optimizer.units), lr)
     with keyed_generators(seed, optimizer.device):
-        for unit in optimizer.own_units:
-            seed_generators(keyed_seed(seed, "optimizer", optimizer_step, unit.name), optimizer.device)
-            _step_unit(optimizer, unit, gradient, lr * unit.lr_scale, precond_factor, d)
+        for units in optimizer.steps:
+            seed_generators(keyed_seed(seed, "optimizer", optimizer_step, units[0].name), optimizer.device)
+            _step_units(optimizer, units, gradient, lr * units[0].lr_scale, precond_factor, d)
     if optimizer.newton:
         optimizer.newton.check_consumed(optimizer.own_units)
     if optimizer.shards:
         exchange_weights(optimizer.shards, optimizer.units)
 
 
-def _step_unit(
-    optimizer: Optimizer, unit: Unit, gradient: Tensor, lr: float, precond_factor: float, d: Tensor | None
+def _step_units(
+    optimizer: Optimizer, units: list[Unit], gradient: Tensor, lr: float, precond_factor: float, d: Tensor | None
 ) -> None:
-    unit.take_gradient(gradient)
-    for group in unit.inner.param_groups:
+    """Those of one inner optimizer."""
+    inner, weights = units[0].inner, [weight for unit in units for weight in unit.weights]
+    for unit in units:
+        unit.take_gradient(gradient)
+    for group in inner.param_groups:
         group["lr"] = lr
-        if unit.precond_lr is not None:
-            group["precond_lr"] = unit.precond_lr * precond_factor
+        if units[0].precond_lr is not None:
+            group["precond_lr"] = units[0].precond_lr * precond_factor
     keep = optimizer.caution or d is not None
-    before = [weight.detach().clone() for weight in unit.weights] if keep else []
-    unit.inner.step()
+    before = [weight.detach().clone() for weight in weights] if keep else []
+    step_together(units)
     if optimizer.caution:
-        apply_caution_(unit.weights, before, lr * unit.inner.param_groups[0].get("weight_decay", 0.0))
+        apply_caution_(weights, before, lr * inner.param_groups[0].get("weight_decay", 0.0))
     if d is not None:
-        scale_step_(unit.weights, before, d)
+        scale_step_(weights, before, d)
 
 
 def capture(optimizer: Optimizer) -> dict[str, Any]:

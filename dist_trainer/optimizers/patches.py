@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import warnings
 
-from heavyball import utils
+from heavyball import chainable, utils
+
+from dist_trainer.optimizers.muon import orthogonalize_stacks
 
 utils.compile_mode = None  # until compilation.set_compilation says otherwise
 
 # A PSGD step evaluates a schedule of its own on a tensor, which makes the host wait for the device, to learn whether a
 # cache is worth while that is not in use here.
 utils.precond_update_prob_schedule = lambda: lambda step: 1.0
+
+chainable.orthogonalize_update = chainable.no_state(orthogonalize_stacks)
 
 # Said of every schedule, every fixed scale and every default rank; all are meant.
 for _message in (
