@@ -49,6 +49,11 @@ py::dict buffers(const py::object& self) {
   return out;
 }
 
+py::array incoming(const py::object& self) {
+  auto& pool = self.cast<dt::Pool&>();
+  return view(self, "uint8", {static_cast<py::ssize_t>(pool.incoming_bytes())}, pool.incoming);
+}
+
 py::array_t<std::uint8_t> snapshot(dt::Pool& pool) {
   py::array_t<std::uint8_t> out(
       {static_cast<py::ssize_t>(pool.config().num_envs), static_cast<py::ssize_t>(pool.snapshot_bytes())});
@@ -93,6 +98,7 @@ PYBIND11_MODULE(_cpp_envs, m) {
            py::kw_only(), py::arg("name"), py::arg("params"), py::arg("num_envs"), py::arg("first_env"),
            py::arg("seed"), py::arg("threads"))
       .def("buffers", &buffers)
+      .def("incoming", &incoming)
       .def("reset", &dt::Pool::reset, py::call_guard<py::gil_scoped_release>())
       .def("send", &dt::Pool::send, py::call_guard<py::gil_scoped_release>())
       .def("recv", &dt::Pool::recv, py::call_guard<py::gil_scoped_release>())

@@ -50,20 +50,25 @@ class Pool {
     std::size_t bytes = 0;
     const auto reserve = [&bytes](std::size_t size) {  // 64-byte alignment: cache lines are not shared by buffers
       const std::size_t offset = bytes;
-      bytes += (size + 63) / 64 * 64;
+      bytes += round_up(size, 64);
       return offset;
     };
-    const std::size_t at_states = reserve(envs * state_bytes_), at_steps = reserve(envs * sizeof(std::uint64_t));
-    const std::size_t at_episodes = reserve(agents * sizeof(Episode));
-    const std::size_t at_finished = reserve(envs * sizeof(double) * statistics_size());
+    const auto end_pages = [&bytes] { bytes = round_up(bytes, page_bytes()); };
+    // What the policy reads after recv(), in one block of whole pages.
     const std::size_t at_observations = reserve(agents * observation_bytes_);
-    const std::size_t at_final_observations = reserve(agents * observation_bytes_);
-    const std::size_t at_actions = reserve(agents * components * 4);  // int32 and float alike
     const std::size_t at_noise = reserve(agents * components * sizeof(float));
     const std::size_t at_rewards = reserve(agents * sizeof(float));
     const std::size_t at_terminated = reserve(agents), at_truncated = reserve(agents);
+    end_pages();
+    incoming_bytes_ = bytes;
+    const std::size_t at_actions = reserve(agents * components * 4);  // int32 and float alike
+    end_pages();
+    const std::size_t at_final_observations = reserve(agents * observation_bytes_);
+    const std::size_t at_states = reserve(envs * state_bytes_), at_steps = reserve(envs * sizeof(std::uint64_t));
+    const std::size_t at_episodes = reserve(agents * sizeof(Episode));
+    const std::size_t at_finished = reserve(envs * sizeof(double) * statistics_size());
     memory_ = std::make_unique<SharedMemory>(bytes);
-    std::byte* data = memory_->data();
+    std::byte* data = incoming = memory_->data();
     states_ = data + at_states;
     steps_ = reinterpret_cast<std::uint64_t*>(data + at_steps);
     episodes_ = reinterpret_cast<Episode*>(data + at_episodes);
@@ -84,6 +89,7 @@ class Pool {
   const Spec& spec() const { return spec_; }
   int rows() const { return config_.num_envs * spec_.num_agents; }
   std::size_t memory_bytes() const { return memory_->bytes(); }
+  std::size_t incoming_bytes() const { return incoming_bytes_; }
   virtual bool observations_are_bytes() const = 0;
 
   // Begins the first episode of every environment, as if the pool had just been made.
@@ -149,7 +155,9 @@ class Pool {
     recv();
   }
 
-  // Agent-row buffers; see the top of the file.
+  // Agent-row buffers; see the top of the file. `incoming` is the block that holds observations, noise, rewards,
+  // terminated and truncated. It and `actions` have pages of their own, so that each can be page-locked for a GPU.
+  std::byte* incoming;
   std::byte *observations, *final_observations, *actions;
   float *noise, *rewards;
   bool *terminated, *truncated;
@@ -210,7 +218,7 @@ class Pool {
     visit(reinterpret_cast<std::byte*>(statistics_of(env)), sizeof(double) * statistics_size());
   }
 
-  std::size_t state_bytes_, observation_bytes_;
+  std::size_t state_bytes_, observation_bytes_, incoming_bytes_ = 0;
   std::unique_ptr<SharedMemory> memory_;
   bool in_flight_ = false, ready_ = false;
   Workers workers_;  // last: its threads end before the buffers go

@@ -19,6 +19,8 @@ from dist_trainer import _cpp_envs
 from dist_trainer.config import EnvConfig
 from dist_trainer.errors import ConfigError, choices
 
+INCOMING = ("observations", "noise", "rewards", "terminated", "truncated")  # what lies in EnvPool.incoming
+
 
 @dataclass(frozen=True)
 class EnvSpec:
@@ -88,7 +90,13 @@ class EnvPool:
 
     One cycle: read `observations` and `noise`, write `actions`, `send()`, `recv()`, read `rewards`, `terminated`,
     `truncated` and the next `observations`; rows that were truncated also have `final_observations`.
+
+    All that the policy needs after `recv()` lies in one block, `incoming`, on pages of memory that hold nothing else:
+    one copy brings it to another device, and the block can be page-locked for that. `actions` has its own pages too.
     """
+
+    incoming: NDArray[np.uint8]  # (bytes,) observations, noise, rewards, terminated and truncated, and gaps
+    incoming_layout: dict[str, tuple[int, str, tuple[int, ...]]]  # name: (offset in bytes, numpy dtype, shape)
 
     observations: NDArray[Any]  # (N, *observation_shape) float32 or uint8
     final_observations: NDArray[Any]  # the same; written only where truncated
@@ -112,6 +120,11 @@ class EnvPool:
         )
         for name, buffer in self._pool.buffers().items():
             setattr(self, name, buffer)
+        self.incoming = self._pool.incoming()
+        self.incoming_layout = {name: self._place(getattr(self, name)) for name in INCOMING}
+
+    def _place(self, buffer: NDArray[Any]) -> tuple[int, str, tuple[int, ...]]:
+        return buffer.ctypes.data - self.incoming.ctypes.data, buffer.dtype.name, buffer.shape
 
     @property
     def rows(self) -> int:

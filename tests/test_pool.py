@@ -1,7 +1,5 @@
 """The pool: the same numbers however it is threaded, cut or interrupted, and no silent mistakes."""
 
-import gc
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -322,41 +320,3 @@ def test_bad_sizes_are_refused(sizes: dict[str, int], message: str) -> None:
 def test_default_parameters_are_valid(name: str) -> None:
     spec = _cpp_envs.spec(name, _cpp_envs.default_params(name))
     assert spec.observation_shape == list(make_pool(name).buffers()["observations"].shape[1:])
-
-
-# --- Memory ----------------------------------------------------------------------------------------------------------
-
-
-def mappings(of: str = "memfd:dist_trainer") -> int:
-    with open("/proc/self/maps") as maps:
-        return sum(of in line for line in maps)
-
-
-def threads_running() -> int:
-    return len(os.listdir("/proc/self/task"))
-
-
-@pytest.mark.parametrize("in_flight", [False, True])
-def test_memory_is_nameless_and_goes_with_the_pool(in_flight: bool) -> None:
-    gc.collect()
-    mapped, named, running = mappings(), mappings("/dev/shm/"), threads_running()
-    pool = make_pool("breakout", num_envs=1000, threads=3)
-    assert mappings() == mapped + 1 and mappings("/dev/shm/") == named and threads_running() == running + 3
-    assert not [name for name in os.listdir("/dev/shm") if "dist_trainer" in name]
-    if in_flight:
-        pool.send()
-    del pool
-    gc.collect()
-    assert mappings() == mapped and threads_running() == running
-
-
-def test_a_buffer_keeps_its_memory_alive() -> None:
-    gc.collect()
-    mapped = mappings()
-    observations = make_pool("cartpole").buffers()["observations"]
-    gc.collect()
-    assert mappings() == mapped + 1
-    assert np.abs(observations).max() < 0.05
-    del observations
-    gc.collect()
-    assert mappings() == mapped
