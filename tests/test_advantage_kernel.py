@@ -1,4 +1,4 @@
-"""The GPU's kernel of the backward sum, under Triton's interpreter on the CPU. tests/gpu/test_advantage_on_cuda.py runs
+"""The GPU's kernel of the backward sum, under Triton's interpreter on the CPU. tests/gpu/test_advantage_cuda.py runs
 the compiled one.
 
 In a process of its own: Triton reads TRITON_INTERPRET when it is imported.
@@ -51,7 +51,6 @@ def test_the_kernel_sums_backwards() -> None:
 
 
 def test_without_triton_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-
     monkeypatch.setattr(advantage_cuda, "triton", None)
     advantage_cuda.missing.cache_clear()
     assert advantage_cuda.missing(torch.device("cpu")) == "the package triton is missing"
