@@ -16,7 +16,6 @@ from torch import Tensor
 
 from benchmarks.limit_forms import Shape, Step, acting_steps, arithmetics, initial_state, learning_forms
 from dist_trainer.envs import EnvSpec
-from dist_trainer.learner import allow_tf32
 
 REPEATS, WARM_UP = 5, 3
 
@@ -81,7 +80,7 @@ def median_seconds(action: Callable[[], None]) -> float:
 
 
 def as_graph(action: Callable[[], None]) -> Callable[[], None]:
-    """The kernels of `action`, recorded after a warm-up on a stream of its own. Raises RuntimeError if one cannot be."""
+    """The kernels of `action`, recorded after a warm-up. Raises RuntimeError if one of them cannot be."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -136,6 +135,8 @@ class Best:
 
 def best_on_gpu(shape: Shape, precision: str, device: torch.device) -> tuple[Best, Best]:
     """Acting and learning of one iteration. `precision`: float32 | tf32 | bfloat16."""
+    from dist_trainer.learner import allow_tf32  # seconds that limit's processes on CPUs need not wait for
+
     allow_tf32(precision == "tf32")
     acting, learning = [], []
     for arithmetic in arithmetics(shape, precision, device):

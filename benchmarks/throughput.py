@@ -5,9 +5,9 @@
 
 Limit and trainer take turns, `repeat` times; medians are printed, a row as soon as it is known. The trainer runs as
 users run it (torchrun if there are several learners), 65,536 samples an iteration unless the settings say otherwise;
-its speed is that of the median iteration, the first ones left out. On CPUs each learner has one thread. On GPUs there is
-one learner each, by default on all that are visible; `busy` is the share of a learner's time in which its GPU computes
-(benchmarks/gpu_profile.py). Keep the machine idle meanwhile.
+its speed is that of the median iteration, the first ones left out. On CPUs each learner has one thread. On GPUs there
+is one learner each, by default on all that are visible; `busy` is the share of a learner's time in which its GPU
+computes (benchmarks/gpu_profile.py). Keep the machine idle meanwhile.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ def limit(device: str, config: TrainConfig, learners: int, precision: str) -> fl
 def busy_share(config: TrainConfig, settings: list[str], learners: int) -> float:
     """Of the GPU of one learner with its part of the environments, in a process of its own."""
     command = ["-m", "benchmarks.gpu_profile", "--device", "cuda", "--json", *settings]
-    return json.loads(output_of([*command, f"total_envs={config.total_envs // learners}"]))["busy"]
+    printed = output_of([*command, f"total_envs={config.total_envs // learners}"])
+    return json.loads(printed.splitlines()[-1])["busy"]
 
 
 def row(device: str, settings: list[str], learners: int, precision: str, repeat: int, iterations: int) -> str:
