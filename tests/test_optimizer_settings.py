@@ -377,18 +377,16 @@ def test_muons_vectors_and_heads_are_stepped_by_adamw(path: Path, knob: str, cha
     """At lr * lr_scale, with the group's own moments and decay; what is not of these names or dimensions is Muon's."""
     other = {"names": ["lstm.*"], "dims": [0], "lr_scale": 0.5, "betas": [0.5, 0.7], "eps": 0.3, "weight_decay": 0.25}
     key = knob.removeprefix(GROUP)
-    group = (
-        load(path)["groups"]["vectors_and_heads"]
-        | {"storage_dtype": "float64"}
-        | ({key: other[key]} if changed else {})
-    )
+    group = load(path)["groups"]["vectors_and_heads"] | ({key: other[key]} if changed else {})
     run, alone = (Run(configure(path, groups=groups)) for groups in ({"vectors_and_heads": group}, None))
     for step in range(3):
         before = parts(run.weights())
         change, without = parts(run.step(GRADIENTS[step])), parts(alone.step(GRADIENTS[step]))
         for name, weight in WEIGHTS.items():
             if weight.dim() in group["dims"] or any(fnmatchcase(name, pattern) for pattern in group["names"]):
-                update = adam([parts(gradient)[name] for gradient in GRADIENTS[: step + 1]], group)[step]
+                own = [parts(gradient)[name] for gradient in GRADIENTS[: step + 1]]
+                squares = average([value**2 for value in own], group["betas"][1])[step]
+                update = average(own, group["betas"][0])[step] / (squares.sqrt() + group["eps"])  # as torch has it
                 rate = LR * group["lr_scale"]
                 close(change[name], -rate * update - rate * group["weight_decay"] * before[name], 1e-5)
             elif weight.dim() > 1:

@@ -6,7 +6,8 @@ import warnings
 
 from heavyball import chainable, utils
 
-from dist_trainer.optimizers.muon import orthogonalize_stacks
+from dist_trainer.optimizers.eager import REPLACED
+from dist_trainer.optimizers.muon import orthogonalize_all
 
 utils.compile_mode = None  # until compilation.set_compilation says otherwise
 
@@ -14,7 +15,9 @@ utils.compile_mode = None  # until compilation.set_compilation says otherwise
 # cache is worth while that is not in use here.
 utils.precond_update_prob_schedule = lambda: lambda step: 1.0
 
-chainable.orthogonalize_update = chainable.no_state(orthogonalize_stacks)
+for _name, _function in REPLACED.items():
+    setattr(utils, _name, _function)
+chainable.orthogonalize_update = chainable.no_state(orthogonalize_all)
 
 # Said of every schedule, every fixed scale and every default rank; all are meant.
 for _message in (

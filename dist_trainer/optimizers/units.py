@@ -23,6 +23,7 @@ from dist_trainer.validation import LSTM_BLOCKS
 LSTM_MATRICES = "*lstm*.weight_[ih]h*"  # names of ours and of torch's
 GATES = 4  # input, forget, cell, output: so many equal blocks of rows
 SELECTORS = ("names", "dims")  # of a group
+FUSED = ("torch.optim.Adam", "torch.optim.AdamW", "torch.optim.SGD")  # have one kernel for all weights
 
 
 @dataclass
@@ -152,7 +153,9 @@ def _make_unit(name: str, weights: list[_Weight], settings: dict[str, Any]) -> U
     if isinstance(probability, dict):
         settings["preconditioner_update_probability"] = partial(fit_probability, **probability)
     parameters = [weight.weight for weight in weights]
-    inner = make("optimizer", settings.pop("_target_"), parameters, **settings)
+    target = settings.pop("_target_")
+    fused = {"fused": True} if target in FUSED else {}
+    inner = make("optimizer", target, parameters, **(fused | settings))
     if isinstance(inner, heavyball.utils.StatefulOptimizer):
         inner.consume_grad = False  # gradients are views of one flat tensor and stay where they are
     return Unit(
