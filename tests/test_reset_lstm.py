@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dist_trainer.policies.reset_lstm import ResetLSTM
+from dist_trainer.policies.reset_lstm import ResetLSTM, make_layout
 
 STEPS, ROWS = 9, 4
 PATTERNS = {
@@ -83,6 +83,11 @@ def loop(case: Case, done: Tensor) -> Tensor:
     return torch.stack(outputs)
 
 
+def with_tokens(lstm: ResetLSTM, inputs: Tensor, state: Tensor, done: Tensor, max_done: int) -> Tensor:
+    layout = make_layout(done, max_done)
+    return layout.take(lstm(layout.expand(inputs), state, layout)) if layout else lstm(inputs, state, None)
+
+
 def gradients(case: Case, outputs: Tensor) -> list[Tensor]:
     loss = (outputs * case.weights_of_loss + outputs.square()).sum()
     return list(torch.autograd.grad(loss, case.leaves()))
@@ -90,7 +95,7 @@ def gradients(case: Case, outputs: Tensor) -> list[Tensor]:
 
 def check(case: Case, done: Tensor, max_done: int) -> None:
     """Outputs, and the gradients of inputs, initial state and every weight."""
-    expected, outputs = loop(case, done), case.lstm(case.inputs, case.state, done, max_done)
+    expected, outputs = loop(case, done), with_tokens(case.lstm, case.inputs, case.state, done, max_done)
     assert_equal_up_to_rounding(outputs, expected)
     for actual, wanted in zip(gradients(case, outputs), gradients(case, expected), strict=True):
         assert actual.isfinite().all()
@@ -143,14 +148,14 @@ def test_inputs_and_outputs_of_other_episodes_do_not_mix() -> None:
     """No gradient flows over a reset, in neither direction: exactly 0, and what follows depends on nothing before."""
     case, end = make_case(5, 6, torch.float32), 3
     done = done_at([[end]] * ROWS)
-    outputs = case.lstm(case.inputs, case.state, done, 1)
+    outputs = with_tokens(case.lstm, case.inputs, case.state, done, 1)
     of_inputs, of_state = torch.autograd.grad(outputs[end + 1 :].square().sum(), [case.inputs, case.state])
     assert of_inputs[: end + 1].eq(0).all()
     assert of_state.eq(0).all()
     assert of_inputs[end + 1 :].ne(0).all()
     changed = case.inputs.detach().clone()
     changed[: end + 1] *= -3
-    again = case.lstm(changed, -5 * case.state, done, 1)
+    again = with_tokens(case.lstm, changed, -5 * case.state, done, 1)
     assert torch.equal(again[end + 1 :], outputs[end + 1 :])
     assert not torch.equal(again[: end + 1], outputs[: end + 1])
 
@@ -158,8 +163,10 @@ def test_inputs_and_outputs_of_other_episodes_do_not_mix() -> None:
 def test_what_follows_a_reset_starts_from_zero() -> None:
     """The steps after a done are those of a segment of their own with a zero state."""
     case, end = make_case(5, 6, torch.float64), 3
-    outputs = case.lstm(case.inputs, case.state, done_at([[end]] * ROWS), 1)
-    fresh = case.lstm(case.inputs[end + 1 :], torch.zeros_like(case.state), done_at([[]] * ROWS, STEPS - end - 1), 0)
+    outputs = with_tokens(case.lstm, case.inputs, case.state, done_at([[end]] * ROWS), 1)
+    fresh = with_tokens(
+        case.lstm, case.inputs[end + 1 :], torch.zeros_like(case.state), done_at([[]] * ROWS, STEPS - end - 1), 0
+    )
     torch.testing.assert_close(outputs[end + 1 :], fresh, rtol=1e-12, atol=1e-12)
 
 
@@ -169,8 +176,8 @@ def test_large_states_are_forgotten_as_well(dtype: torch.dtype) -> None:
     done = random_done()
     check(make_case(5, 6, dtype, scale=1e3), done, needed(done))
     case = make_case(5, 6, dtype, scale=1e30)
-    outputs = case.lstm(case.inputs, case.state, done_at([[0]] * ROWS), 1)
-    fresh = case.lstm(case.inputs[1:], torch.zeros_like(case.state), done_at([[]] * ROWS, STEPS - 1), 0)
+    outputs = with_tokens(case.lstm, case.inputs, case.state, done_at([[0]] * ROWS), 1)
+    fresh = with_tokens(case.lstm, case.inputs[1:], torch.zeros_like(case.state), done_at([[]] * ROWS, STEPS - 1), 0)
     assert_equal_up_to_rounding(outputs[1:], fresh)
     assert outputs.isfinite().all()
 
@@ -185,7 +192,7 @@ def test_steps_agree_with_the_segment(dtype: torch.dtype) -> None:
         assert torch.equal(output, state[0])
         outputs.append(output)
         state = state.masked_fill(ended[None, :, None], 0)
-    segment = case.lstm(case.inputs, case.state, done, needed(done))
+    segment = with_tokens(case.lstm, case.inputs, case.state, done, needed(done))
     assert_equal_up_to_rounding(torch.stack(outputs), segment)
 
 

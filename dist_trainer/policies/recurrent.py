@@ -7,7 +7,7 @@ from torch import Tensor
 from dist_trainer.policies import Policy
 from dist_trainer.policies.encoders import make_encoder
 from dist_trainer.policies.heads import make_action_head, scaled_linear
-from dist_trainer.policies.reset_lstm import ResetLSTM
+from dist_trainer.policies.reset_lstm import ResetLSTM, make_layout
 
 
 class RecurrentPolicy(Policy):
@@ -40,5 +40,10 @@ class RecurrentPolicy(Policy):
         return self.action_head(features), self.value_head(features).squeeze(-1), state
 
     def learn(self, observations: Tensor, state: Tensor, done: Tensor, max_done: int) -> tuple[Tensor, Tensor]:
-        features = self.lstm(self.encoder(observations), state, done, max_done)
-        return self.action_head(features), self.value_head(features).squeeze(-1)
+        layout = make_layout(done, max_done)
+        inputs = layout.expand(observations) if layout else observations
+        features = self.lstm(self.encoder(inputs), state, layout)
+        parameters, values = self.action_head(features), self.value_head(features)
+        if layout:
+            parameters, values = layout.take(parameters), layout.take(values)
+        return parameters, values.squeeze(-1)
