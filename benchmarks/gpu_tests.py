@@ -1,4 +1,4 @@
-"""Runs tests and prints, as a Markdown table, how many of each file passed; then what failed and why others were skipped.
+"""Runs tests and prints, as a Markdown table, how many of each file passed; then what failed, and why some were skipped.
 
     python -m benchmarks.gpu_tests PATH ...
 
@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -33,7 +33,7 @@ def main() -> None:
         status = subprocess.run(command, stdout=sys.stderr, env={**os.environ, "PYTHONUNBUFFERED": "1"}).returncode
         cases = list(ElementTree.parse(path).iter("testcase")) if path.exists() else []
     counts: dict[str, Counter[str]] = {}
-    seconds: Counter[str] = Counter()
+    seconds: dict[str, float] = defaultdict(float)
     notes: Counter[str] = Counter()
     for case in cases:
         file = case.get("classname", "?")
