@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dist_trainer import optimizers
+from dist_trainer.collector import Collector
 from dist_trainer.config import TrainConfig
 from dist_trainer.distributed import World, share_of_cores
 from dist_trainer.envs import EnvPool, EnvSpec
@@ -20,7 +21,6 @@ from dist_trainer.optimizers.compilation import missing_for_compilation, set_com
 from dist_trainer.optimizers.own_state import OwnState
 from dist_trainer.policies import Policy
 from dist_trainer.ppo import GradientBucket
-from dist_trainer.rollout import Collector
 from dist_trainer.target import make
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}

@@ -87,12 +87,43 @@ class ObservationNormalizer(nn.Module):
             return x / 255
         if self.moments is None:
             return x
-        scale = (self.moments.std.square() + 1e-8).rsqrt()  # a feature that never changes stays at 0
-        return (x - self.moments.mean.to(x.dtype)).mul_(scale.to(x.dtype)).clamp_(-self.clip, self.clip)
+        mean, scale = self.mean_and_scale(self.moments)
+        return (x - mean).mul_(scale).clamp_(-self.clip, self.clip)
+
+    def mean_and_scale(self, moments: RunningMoments) -> tuple[Tensor, Tensor]:
+        """(*shape) each, in the policy's dtype."""
+        scale = (moments.std.square() + 1e-8).rsqrt()  # a feature that never changes stays at 0
+        return moments.mean.to(self.dtype), scale.to(self.dtype)
 
     def update(self, observations: Tensor, world: World) -> None:
         if self.moments is not None:
             self.moments.update(observations, world)
+
+
+class FrozenNormalizer:
+    """The same numbers for observations (N, *shape) of one shape, again and again while the statistics do not change.
+    Statistics and results stay where they are in memory."""
+
+    def __init__(self, normalizer: ObservationNormalizer, rows: int, shape: tuple[int, ...], device: torch.device):
+        self.normalizer = normalizer
+        self._result = torch.empty((rows, *shape), dtype=normalizer.dtype, device=device)
+        self._mean, self._scale = torch.empty((2, *shape), dtype=normalizer.dtype, device=device).unbind()
+
+    def refresh(self) -> None:
+        """Takes over the statistics as they are now."""
+        if self.normalizer.moments is not None:
+            mean, scale = self.normalizer.mean_and_scale(self.normalizer.moments)
+            self._mean.copy_(mean)
+            self._scale.copy_(scale)
+
+    def __call__(self, observations: Tensor) -> Tensor:
+        """(N, *shape) -> the same in the policy's dtype, valid until the next call."""
+        if self.normalizer.is_bytes:
+            return self._result.copy_(observations).div_(255)
+        if self.normalizer.moments is None:
+            return observations.to(self.normalizer.dtype)
+        clip = self.normalizer.clip
+        return torch.sub(observations, self._mean, out=self._result).mul_(self._scale).clamp_(-clip, clip)
 
 
 class ReturnNormalizer(nn.Module):

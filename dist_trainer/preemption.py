@@ -11,9 +11,10 @@ from __future__ import annotations
 import math
 import warnings
 
+from dist_trainer.collector import Collector
 from dist_trainer.config import PreemptionConfig
 from dist_trainer.distributed import Counter, World
-from dist_trainer.rollout import Collector, Rollout
+from dist_trainer.rollout import Rollout
 
 
 class Preemption:

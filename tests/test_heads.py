@@ -84,6 +84,21 @@ def test_categorical_is_that_of_torch(sizes: tuple[int, ...]) -> None:
     assert log_prob.shape == entropy.shape == (6, 5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("sizes", [(2,), (3,), (15,), (16,), (18,), (4, 3, 17)])
+def test_samples_come_with_the_log_probability_of_learning(sizes: tuple[int, ...], dtype: torch.dtype) -> None:
+    """To the bit for the same rows; a segment (T, S, P) may be rounded otherwise than its steps (S, P)."""
+    head = CategoricalHead(1, sizes)
+    parameters = 3 * normal(6, 50, sum(sizes), seed=9).to(dtype)
+    noise = torch.rand(6, 50, len(sizes), generator=torch.Generator().manual_seed(10))
+    actions, log_probs = zip(*map(head.sample_with_log_prob, parameters, noise), strict=True)
+    for step in range(6):
+        assert torch.equal(log_probs[step], head.log_prob_and_entropy(parameters[step], actions[step])[0])
+        assert torch.equal(actions[step], head.sample(parameters[step], noise[step]))
+    of_segment = head.log_prob_and_entropy(parameters, torch.stack(actions))[0]
+    torch.testing.assert_close(torch.stack(log_probs), of_segment, rtol=4 * torch.finfo(dtype).eps, atol=0)
+
+
 def test_categorical_mode_is_the_most_likely_action() -> None:
     head = CategoricalHead(1, (3, 2))
     parameters = torch.tensor([[0.0, 2.0, 1.0, 5.0, 4.0], [-1.0, -2.0, -3.0, 0.0, 0.5]])
@@ -111,6 +126,12 @@ def test_gaussian_is_that_of_torch() -> None:
     torch.testing.assert_close(log_prob, expected.log_prob(actions).sum(-1), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(entropy, expected.entropy().sum(-1), rtol=1e-12, atol=1e-12)
     assert torch.equal(head.mode(parameters), mean)
+
+
+def test_gaussian_samples_come_with_the_log_probability_of_learning() -> None:
+    head, parameters = make_gaussian()
+    actions, log_probs = head.sample_with_log_prob(parameters, torch.rand(7, 3))
+    assert torch.equal(log_probs, head.log_prob_and_entropy(parameters, actions)[0])
 
 
 def test_gaussian_samples_are_the_quantiles() -> None:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dist_trainer.distributed import World, connect
-from dist_trainer.normalize import ObservationNormalizer, ReturnNormalizer, RunningMoments
+from dist_trainer.normalize import FrozenNormalizer, ObservationNormalizer, ReturnNormalizer, RunningMoments
 
 CPU = torch.device("cpu")
 
@@ -124,6 +124,28 @@ def test_bytes_go_to_the_unit_interval(world: World) -> None:
     normalizer.update(data, world)
     torch.testing.assert_close(normalizer(data), expected, rtol=1e-7, atol=0)
     assert not normalizer.state_dict()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("kind", ["floats", "bytes", "disabled"])
+def test_frozen_normalizer_gives_the_same_bits_until_it_is_refreshed(
+    world: World, kind: str, dtype: torch.dtype
+) -> None:
+    normalizer = ObservationNormalizer(
+        (2, 3), is_bytes=kind == "bytes", enabled=kind == "floats", clip=1.5, dtype=dtype, device=CPU
+    )
+    frozen = FrozenNormalizer(normalizer, 50, (2, 3), CPU)
+    generator = torch.Generator().manual_seed(1)
+    raw = (40 * torch.rand(3, 50, 2, 3, generator=generator)).to(torch.uint8 if kind == "bytes" else torch.float32)
+    for batch in raw:
+        normalizer.update(batch, world)
+        frozen.refresh()
+        untouched, expected = batch.clone(), normalizer(batch)
+        assert torch.equal(frozen(batch), expected) and frozen(batch).dtype == dtype
+        assert torch.equal(batch, untouched)
+    normalizer.update(raw.flip(0)[0] // 2, world)
+    assert torch.equal(frozen(batch), expected)
+    assert torch.equal(normalizer(batch), expected) is (kind != "floats")
 
 
 def test_observations_are_not_changed_in_place(world: World) -> None:

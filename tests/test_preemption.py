@@ -19,6 +19,7 @@ from dist_trainer import optimizers, trainer
 from dist_trainer.checkpoint import load_file
 from dist_trainer.checkpoint_file import list_checkpoints
 from dist_trainer.cli import compose_train
+from dist_trainer.collector import Collector
 from dist_trainer.config import PreemptionConfig, TrainConfig
 from dist_trainer.distributed import World, connect
 from dist_trainer.errors import ConfigError
@@ -26,7 +27,7 @@ from dist_trainer.learner import Learner, make_learner
 from dist_trainer.minibatch import my_minibatch_rows
 from dist_trainer.ppo import LOSS_SUMS, estimate_advantages
 from dist_trainer.preemption import Preemption
-from dist_trainer.rollout import Collector, Rollout
+from dist_trainer.rollout import Rollout
 from dist_trainer.update import Update, learn
 from dist_trainer.validation import validate_train
 from tests.learners import Learners, learners_of_sizes

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import ClassVar
 
 import torch
@@ -58,9 +58,11 @@ def learning(policy: Policy, observations: Tensor, state: Tensor, done: Tensor, 
     return parameters.to(observations.dtype), values.to(observations.dtype)
 
 
-def _autocast(policy: Policy, device: torch.device) -> torch.autocast:
+def _autocast(policy: Policy, device: torch.device) -> AbstractContextManager[object]:
+    if policy.precision == "float32":
+        return nullcontext()
     # Without its cache: that would go on with the weights of before a step, or before Newton's perturbation.
-    return torch.autocast(device.type, torch.bfloat16, policy.precision == "bfloat16", cache_enabled=False)
+    return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
 
 
 @contextmanager

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
+
+FEW_CHOICES = 16
 
 
 class ActionHead(nn.Module, ABC):
@@ -18,8 +21,13 @@ class ActionHead(nn.Module, ABC):
         """Features (..., H) -> parameters (..., P)."""
 
     @abstractmethod
+    def sample_with_log_prob(self, parameters: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """(..., P), uniform noise in (0, 1) (..., C) -> actions (..., C), and their log-probability (...,): the very
+        bits that log_prob_and_entropy gives."""
+
     def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
         """(..., P), uniform noise in (0, 1) (..., C) -> actions (..., C)."""
+        return self.sample_with_log_prob(parameters, noise)[0]
 
     @abstractmethod
     def mode(self, parameters: Tensor) -> Tensor:
@@ -28,6 +36,13 @@ class ActionHead(nn.Module, ABC):
     @abstractmethod
     def log_prob_and_entropy(self, parameters: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """(..., P), (..., C) -> log-probability (...,) and entropy (...,), summed over components."""
+
+
+def log_softmax(logits: Tensor) -> Tensor:
+    """Over the last dimension. On a CPU torch is up to 8 times as fast over the first one if the choices are few."""
+    if logits.shape[-1] >= FEW_CHOICES:
+        return logits.log_softmax(-1)
+    return logits.movedim(-1, 0).log_softmax(0).movedim(0, -1)
 
 
 def scaled_linear(inputs: int, outputs: int, gain: float) -> nn.Linear:
@@ -51,15 +66,14 @@ class CategoricalHead(ActionHead):
         return self.logits(features)
 
     def _log_probs(self, parameters: Tensor) -> list[Tensor]:
-        return [part.log_softmax(-1) for part in parameters.split(self.sizes, -1)]
+        return [log_softmax(part) for part in parameters.split(self.sizes, -1)]
 
-    def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
-        """Inverts the cumulative distribution: the action is the number of its steps that lie below the noise."""
-        actions = []
-        for log_probs, u in zip(self._log_probs(parameters), noise.unbind(-1), strict=True):
-            cumulative = log_probs[..., :-1].exp().cumsum(-1)  # without the last, which is 1 up to rounding
-            actions.append((cumulative < u[..., None]).sum(-1, dtype=torch.int32))
-        return torch.stack(actions, -1)
+    def sample_with_log_prob(self, parameters: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        if len(self.sizes) == 1:  # nothing to take apart
+            return _sample_categorical(parameters, noise)
+        components = zip(parameters.split(self.sizes, -1), noise.split(1, -1), strict=True)
+        actions, log_probs = zip(*(_sample_categorical(part, u) for part, u in components), strict=True)
+        return torch.cat(actions, -1), reduce(torch.add, log_probs)
 
     def mode(self, parameters: Tensor) -> Tensor:
         return torch.stack([part.argmax(-1) for part in parameters.split(self.sizes, -1)], -1).to(torch.int32)
@@ -70,6 +84,17 @@ class CategoricalHead(ActionHead):
             log_prob = log_prob + log_probs.gather(-1, action[..., None].long()).squeeze(-1)
             entropy = entropy - (log_probs.exp() * log_probs).sum(-1)
         return log_prob, entropy
+
+
+def _sample_categorical(logits: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Inverts the cumulative distribution: the action is the number of its steps that lie below the noise.
+
+    (..., choices), (..., 1) -> int32 (..., 1), log-probability (...,).
+    """
+    log_probs = log_softmax(logits)
+    cumulative = log_probs[..., :-1].exp().cumsum(-1)  # without the last, which is 1 up to rounding
+    action = (cumulative < noise).sum(-1, keepdim=True)
+    return action.to(torch.int32), log_probs.gather(-1, action).squeeze(-1)
 
 
 class GaussianHead(ActionHead):
@@ -96,19 +121,24 @@ class GaussianHead(ActionHead):
         log_std = self.log_std + self.half_range.log()
         return torch.cat([mean, log_std.expand_as(mean)], -1)
 
-    def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
+    def sample_with_log_prob(self, parameters: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_std = parameters.chunk(2, -1)
-        return mean + log_std.exp() * torch.special.ndtri(noise.to(mean.dtype))
+        actions = mean + log_std.exp() * torch.special.ndtri(noise.to(mean.dtype))
+        return actions, _normal_log_prob(mean, log_std, actions)
 
     def mode(self, parameters: Tensor) -> Tensor:
         return parameters.chunk(2, -1)[0]
 
     def log_prob_and_entropy(self, parameters: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_std = parameters.chunk(2, -1)
-        standardized = (actions.to(mean.dtype) - mean) * torch.exp(-log_std)
-        log_prob = -0.5 * standardized.square() - log_std - 0.5 * math.log(2 * math.pi)
         entropy = log_std + 0.5 * math.log(2 * math.pi * math.e)
-        return log_prob.sum(-1), entropy.sum(-1)
+        return _normal_log_prob(mean, log_std, actions), entropy.sum(-1)
+
+
+def _normal_log_prob(mean: Tensor, log_std: Tensor, actions: Tensor) -> Tensor:
+    """(..., C) each -> (...,), summed over components."""
+    standardized = (actions.to(mean.dtype) - mean) * torch.exp(-log_std)
+    return (-0.5 * standardized.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
 
 
 def make_action_head(
