@@ -1,4 +1,4 @@
-"""Runs tests and prints, as a Markdown table, how many of each file passed; then what failed, and why some were skipped.
+"""Runs tests and prints how many of each file passed, as a Markdown table; then what failed, and why some were skipped.
 
     python -m benchmarks.gpu_tests PATH ...
 
