@@ -19,6 +19,15 @@ class EnvPool final : public Pool {
   using Action = typename E::Action;
   using Observation = typename E::Observation;
 
+  // The three forms of E::step; see env.h.
+  static constexpr bool kOneAction = requires(E env, const Params& params, Action action, Rng& rng) {
+    { env.step(params, action, rng) } -> std::same_as<StepResult>;
+  };
+  static constexpr bool kOneAgent =
+      kOneAction || requires(E env, const Params& params, std::span<const Action> action, Rng& rng) {
+        { env.step(params, action, rng) } -> std::same_as<StepResult>;
+      };
+
  public:
   EnvPool(PoolConfig config, const Params& params)
       : Pool(std::move(config), E::spec(params), sizeof(E), sizeof(Observation)), params_(params) {
@@ -26,7 +35,14 @@ class EnvPool final : public Pool {
     if (kFloatActions != (spec().action.kind == ActionKind::kContinuous)) {
       throw std::logic_error(this->config().name + ": Action is float if, and only if, the actions are continuous");
     }
-    results_.resize(static_cast<std::size_t>(rows()));
+    if (kOneAgent && spec().num_agents != 1) {
+      throw std::logic_error(this->config().name + ": its step() is that of one agent, its spec() has more");
+    }
+    if (kOneAction && spec().action.components() != 1) {
+      throw std::logic_error(this->config().name + ": its step() takes one number, its actions have more");
+    }
+    if (!kOneAgent) results_.resize(static_cast<std::size_t>(rows()));
+    metrics_.resize(static_cast<std::size_t>(rows()) * spec().metrics.size());
   }
 
   ~EnvPool() override { stop_workers(); }  // a step in flight needs what this class owns
@@ -36,10 +52,12 @@ class EnvPool final : public Pool {
  private:
   E& state(int env) const { return *std::launder(reinterpret_cast<E*>(states_ + sizeof(E) * index(env))); }
   static std::size_t index(int env) { return static_cast<std::size_t>(env); }
+  std::size_t agents() const { return kOneAgent ? 1 : Pool::agents(); }  // known to the compiler where it is one
+  std::size_t components() const { return kOneAction ? 1 : static_cast<std::size_t>(spec_.action.components()); }
   std::size_t row(int env) const { return index(env) * agents(); }
 
   std::span<Observation> observation_of(int env, std::byte* buffer) const {
-    const std::size_t size = agents() * static_cast<std::size_t>(spec_.observation_size());
+    const std::size_t size = observation_bytes() / sizeof(Observation) * agents();
     return {reinterpret_cast<Observation*>(buffer) + index(env) * size, size};
   }
 
@@ -51,48 +69,51 @@ class EnvPool final : public Pool {
     fresh->reset(params_, stream);
   }
 
-  void observe(int env) {
-    state(env).observe(params_, observation_of(env, observations));
-    draw_noise(env);
-  }
+  void observe(int env) { state(env).observe(params_, observation_of(env, observations)); }
 
   void reset_envs(int first, int last) override {
     for (int env = first; env < last; ++env) {
       reset_state(env);
       observe(env);
     }
+    draw_noise(first, last);
   }
 
   void observe_envs(int first, int last) override {
     for (int env = first; env < last; ++env) observe(env);
+    draw_noise(first, last);
   }
 
   void step_envs(int first, int last) override {
     for (int env = first; env < last; ++env) {
-      act(env);
-      ++steps_[env];
-      if (record(env)) reset_state(env);
+      if (step(env)) reset_state(env);
       observe(env);
     }
+    draw_noise(first, last);
   }
 
-  void act(int env) {
-    const auto components = static_cast<std::size_t>(spec_.action.components());
-    Action* chosen = reinterpret_cast<Action*>(actions) + row(env) * components;
-    for (std::size_t i = 0; i < agents() * components; ++i) check_action(env, i % components, chosen[i]);
+  // True if the environment must be reset.
+  bool step(int env) {
+    Action* chosen = reinterpret_cast<Action*>(actions) + row(env) * components();
+    for (std::size_t agent = 0; agent < agents(); ++agent) {
+      for (std::size_t i = 0; i < components(); ++i) check_action(env, i, chosen[agent * components() + i]);
+    }
     Rng stream = rng(env, Purpose::kStep);
-    const std::span<StepResult> results(&results_[row(env)], agents());
     E& environment = state(env);
-    if constexpr (requires {
-                    { environment.step(params_, *chosen, stream) } -> std::same_as<StepResult>;
-                  }) {
-      results[0] = environment.step(params_, *chosen, stream);
-    } else if constexpr (requires(std::span<const Action> action) {
-                           { environment.step(params_, action, stream) } -> std::same_as<StepResult>;
-                         }) {
-      results[0] = environment.step(params_, std::span<const Action>(chosen, components), stream);
+    if constexpr (kOneAgent) {
+      StepResult result;
+      if constexpr (kOneAction) {
+        result = environment.step(params_, *chosen, stream);
+      } else {
+        result = environment.step(params_, std::span<const Action>(chosen, components()), stream);
+      }
+      ++steps_[env];
+      return record(env, {&result, 1});
     } else {
-      environment.step(params_, std::span<const Action>(chosen, agents() * components), results, stream);
+      const std::span<StepResult> results(&results_[row(env)], agents());
+      environment.step(params_, std::span<const Action>(chosen, agents() * components()), results, stream);
+      ++steps_[env];
+      return record(env, results);
     }
   }
 
@@ -115,12 +136,12 @@ class EnvPool final : public Pool {
   }
 
   // Writes the results to the buffers and the statistics; true if the environment must be reset.
-  bool record(int env) {
+  bool record(int env, std::span<const StepResult> results) {
     std::size_t done_agents = 0;
     bool any_truncated = false;
     for (std::size_t agent = 0; agent < agents(); ++agent) {
       const std::size_t i = row(env) + agent;
-      const StepResult& result = results_[i];
+      const StepResult& result = results[agent];
       rewards[i] = result.reward;
       terminated[i] = result.terminated;
       truncated[i] = result.truncated && !result.terminated;
@@ -136,32 +157,31 @@ class EnvPool final : public Pool {
       }
       state(env).observe(params_, observation_of(env, final_observations));
     }
-    finish_episodes(env);
+    finish_episodes(env, results);
     return done_agents == agents();
   }
 
-  void finish_episodes(int env) {
+  void finish_episodes(int env, std::span<const StepResult> results) {
     double* finished = statistics_of(env);
-    const std::size_t num_metrics = spec_.metrics.size();
-    std::vector<float> values(agents() * num_metrics);  // empty, hence free, where there are no metrics
+    const std::size_t count = spec_.metrics.size();
+    const std::span<float> values(metrics_.data() + row(env) * count, agents() * count);
     if constexpr (requires(const E& fixed, std::span<float> out) { fixed.metrics(params_, out); }) {
       state(env).metrics(params_, values);
     }
     for (std::size_t agent = 0; agent < agents(); ++agent) {
-      const std::size_t i = row(env) + agent;
-      if (!results_[i].done()) continue;
+      if (!results[agent].done()) continue;
+      Episode& episode = episodes_[row(env) + agent];
       finished[0] += 1;
-      finished[1] += episodes_[i].return_sum;
-      finished[2] += static_cast<double>(episodes_[i].length);
-      for (std::size_t m = 0; m < num_metrics; ++m) {
-        finished[3 + m] += static_cast<double>(values[agent * num_metrics + m]);
-      }
-      episodes_[i] = Episode{};
+      finished[1] += episode.return_sum;
+      finished[2] += static_cast<double>(episode.length);
+      for (std::size_t m = 0; m < count; ++m) finished[3 + m] += static_cast<double>(values[agent * count + m]);
+      episode = Episode{};
     }
   }
 
   const Params params_;
-  std::vector<StepResult> results_;
+  std::vector<StepResult> results_;  // of each row, where there are several agents
+  std::vector<float> metrics_;       // (rows, metrics) scratch, each environment its own
 };
 
 }  // namespace dist_trainer

@@ -92,11 +92,11 @@ PYBIND11_MODULE(_cpp_envs, m) {
 
   py::class_<dt::Pool>(m, "Pool")
       .def(py::init([](const std::string& name, const dt::ParamValues& params, int num_envs, int first_env,
-                       std::uint64_t seed, int threads) {
-             return dt::find_env(name).make_pool({name, num_envs, first_env, seed, threads}, params);
+                       std::uint64_t seed, int threads, std::vector<int> cores) {
+             return dt::find_env(name).make_pool({name, num_envs, first_env, seed, threads, std::move(cores)}, params);
            }),
            py::kw_only(), py::arg("name"), py::arg("params"), py::arg("num_envs"), py::arg("first_env"),
-           py::arg("seed"), py::arg("threads"))
+           py::arg("seed"), py::arg("threads"), py::arg("cores") = std::vector<int>{})
       .def("buffers", &buffers)
       .def("incoming", &incoming)
       .def("reset", &dt::Pool::reset, py::call_guard<py::gil_scoped_release>())

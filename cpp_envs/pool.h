@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "env.h"
+#include "noise.h"
 #include "shared_memory.h"
 #include "workers.h"
 
@@ -27,7 +28,8 @@ struct PoolConfig {
   int num_envs = 1;
   int first_env = 0;  // global id of this pool's first environment
   std::uint64_t seed = 0;
-  int threads = 1;
+  int threads = 1;           // the caller's own among them
+  std::vector<int> cores{};  // thread i is pinned to cores[i], the caller excepted; empty: none is pinned
 };
 
 // Per agent: the episode in progress. Part of a snapshot.
@@ -44,7 +46,7 @@ class Pool {
         spec_(std::move(spec)),
         state_bytes_(state_bytes),
         observation_bytes_(observation_item_bytes * static_cast<std::size_t>(spec_.observation_size())),
-        workers_(config_.threads) {
+        workers_(config_.threads, config_.num_envs, config_.cores) {
     const auto envs = static_cast<std::size_t>(config_.num_envs), agents = static_cast<std::size_t>(rows());
     const auto components = static_cast<std::size_t>(spec_.action.components());
     std::size_t bytes = 0;
@@ -100,14 +102,14 @@ class Pool {
     recv();
   }
 
-  // Starts one step of every environment with the actions in the buffer; returns at once if there are worker threads.
+  // Starts one step of every environment with the actions in the buffer; returns at once if there are several threads.
   void send() {
     require_ready("send");
     run([this](int first, int last) { step_envs(first, last); });
   }
 
-  // Waits for the step to finish. If it failed, some environments have stepped and others have not: the pool then has
-  // to be reset or restored.
+  // Helps with the step and waits until it is done. If it failed, some environments have stepped and others have not:
+  // the pool then has to be reset or restored.
   void recv() {
     if (!in_flight_) throw std::logic_error("recv() without a send() before it");
     in_flight_ = ready_ = false;
@@ -172,15 +174,15 @@ class Pool {
   void stop_workers() { workers_.stop(); }
 
   std::size_t agents() const { return static_cast<std::size_t>(spec_.num_agents); }
+  std::size_t observation_bytes() const { return observation_bytes_; }  // of one agent
   std::uint32_t global_id(int env) const { return static_cast<std::uint32_t>(config_.first_env + env); }
   Rng rng(int env, Purpose purpose) const { return {config_.seed, global_id(env), steps_[env], purpose}; }
   double* statistics_of(int env) const { return statistics + static_cast<std::size_t>(env) * statistics_size(); }
 
-  void draw_noise(int env) {
-    Rng stream = rng(env, Purpose::kNoise);
-    const std::size_t count = agents() * static_cast<std::size_t>(spec_.action.components());
-    float* out = noise + static_cast<std::size_t>(env) * count;
-    for (std::size_t i = 0; i < count; ++i) out[i] = stream.uniform();
+  void draw_noise(int first, int last) {
+    const int draws = spec_.num_agents * spec_.action.components();
+    const NoiseStreams streams{config_.seed, global_id(first), steps_ + first, last - first, draws};
+    dist_trainer::draw_noise(streams, noise + static_cast<std::size_t>(first) * static_cast<std::size_t>(draws));
   }
 
   PoolConfig config_;
@@ -194,6 +196,13 @@ class Pool {
     if (config.num_envs < 1) throw std::invalid_argument("num_envs must be at least 1");
     if (config.first_env < 0) throw std::invalid_argument("first_env must be at least 0");
     if (config.threads < 1 || config.threads > 1024) throw std::invalid_argument("threads must be 1 to 1024");
+    if (!config.cores.empty() && config.cores.size() < static_cast<std::size_t>(config.threads)) {
+      throw std::invalid_argument("cores must be one for each of the " + std::to_string(config.threads) +
+                                  " threads, or none; there are " + std::to_string(config.cores.size()));
+    }
+    for (const int core : config.cores) {
+      if (core < 0) throw std::invalid_argument("cores: " + std::to_string(core) + " must be at least 0");
+    }
     return config;
   }
   void require_idle(const char* call) const {
@@ -208,7 +217,7 @@ class Pool {
   }
   void run(Workers::Job job) {
     in_flight_ = true;
-    workers_.start(config_.num_envs, std::move(job));
+    workers_.start(std::move(job));
   }
   void for_each_part(int env, auto&& visit) {
     const auto i = static_cast<std::size_t>(env);

@@ -1,27 +1,67 @@
 // A fixed set of threads that run one job at a time over chunks of an index range, and sleep in between.
 #pragma once
 
+#include <pthread.h>
+#include <sched.h>
+
 #include <algorithm>
 #include <atomic>
-#include <condition_variable>
+#include <chrono>
 #include <cstdint>
 #include <exception>
 #include <functional>
 #include <mutex>
+#include <string>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
 
 namespace dist_trainer {
 
+// How many cores the calling thread may run on.
+inline int allowed_cores() {
+  std::vector<cpu_set_t> mask(16);  // of 1,024 cores each
+  const std::size_t bytes = mask.size() * sizeof(cpu_set_t);
+  if (sched_getaffinity(0, bytes, mask.data()) != 0) return 1;
+  return CPU_COUNT_S(bytes, mask.data());
+}
+
+// Tells the processor that this is a loop that waits, so that it saves power and leaves room for its sibling.
+inline void relax() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// The caller is one of the threads: it helps while it waits, so that a job can be done before the others are awake.
+// The range is cut into chunks, and each thread has a block of consecutive chunks, whose memory stays in its core's
+// cache from job to job. Who is through with its own block takes chunks of the others'.
 class Workers {
  public:
-  using Job = std::function<void(int first, int last)>;
+  using Job = std::function<void(int first, int last)>;  // one captured pointer is kept without an allocation
 
-  // One thread means the caller's own: `start` then runs the job before it returns.
-  explicit Workers(int threads) {
+  // Jobs will run over [0, size). One thread means the caller's own: `start` then runs the job before it returns.
+  // Thread i is pinned to cores[i], but for the caller, thread 0, who stays as it is; without cores none is pinned.
+  // Throws std::system_error if a thread cannot be had or may not run on its core.
+  Workers(int threads, int size, const std::vector<int>& cores)
+      : size_(size), chunk_(chunk_size(threads, size)), blocks_(static_cast<std::size_t>(threads)) {
+    may_spin_ = threads <= allowed_cores();
+    const int chunks = (size + chunk_ - 1) / chunk_;
+    for (int i = 0; i < threads; ++i) {
+      const auto first = static_cast<int>(std::int64_t{chunks} * i / threads);
+      const auto end = static_cast<int>(std::int64_t{chunks} * (i + 1) / threads);
+      blocks_[static_cast<std::size_t>(i)].first = first;
+      blocks_[static_cast<std::size_t>(i)].chunks = static_cast<std::uint64_t>(end - first);
+    }
+    chunks_ = static_cast<std::uint64_t>(chunks);
     try {
-      for (int i = 0; i < threads && threads > 1; ++i) threads_.emplace_back([this] { work(); });
+      for (int i = 1; i < threads; ++i) {
+        threads_.emplace_back([this, i] { work(i); });
+        if (!cores.empty()) pin(threads_.back(), cores[static_cast<std::size_t>(i)]);
+      }
     } catch (...) {  // the system refuses one more
       stop();
       throw;
@@ -31,84 +71,132 @@ class Workers {
   Workers(const Workers&) = delete;
   Workers& operator=(const Workers&) = delete;
 
-  // Ends the threads, after the job they may be in. Nothing can be started afterwards.
+  // Ends the threads, after the chunks they may be in. Nothing can be started or waited for afterwards.
   void stop() {
-    {
-      std::lock_guard lock(mutex_);
-      stopping_ = true;
-    }
-    wake_.notify_all();
+    stopping_ = true;
+    ++signal_;
+    signal_.notify_all();
     for (auto& thread : threads_) thread.join();
     threads_.clear();
   }
 
-  int threads() const { return threads_.empty() ? 1 : static_cast<int>(threads_.size()); }
-
   // Runs job(first, last) over disjoint chunks that cover [0, size). A job must not depend on how it is chunked.
-  void start(int size, Job job) {
+  void start(Job job) {
     job_ = std::move(job);
-    size_ = size;
     if (threads_.empty()) {
-      run_chunk(0, size);
+      run(0, size_);
       return;
     }
-    // A few chunks per thread even out environments of unequal cost; chunks stay large enough to hide the counter.
-    chunk_ = std::max(1, size / (4 * threads()));
-    next_.store(0, std::memory_order_relaxed);
-    {
-      std::lock_guard lock(mutex_);
-      busy_ = threads();
-      ++generation_;
-    }
-    wake_.notify_all();
+    started_ = Clock::now();
+    ++jobs_;  // from here on there are chunks to take
+    ++signal_;
+    signal_.notify_all();
   }
 
-  // Blocks until the job is done; rethrows the first exception it threw.
+  // Helps with the job and blocks until it is done; rethrows the first exception it threw.
   void wait() {
     if (!threads_.empty()) {
-      std::unique_lock lock(mutex_);
-      finished_.wait(lock, [this] { return busy_ == 0; });
+      take_chunks(0);
+      const std::uint64_t all = jobs_ * chunks_;
+      for (std::uint64_t done; (done = done_.load()) != all;) await_change(done_, done, may_spin_);
     }
     if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
   }
 
  private:
-  void run_chunk(int first, int last) {
+  using Clock = std::chrono::steady_clock;
+  static constexpr std::chrono::microseconds kSpin{20};  // about what it takes to wake a thread that sleeps
+
+  // The chunks of a thread. `taken` counts them over all jobs: with J jobs so far, chunks are left while it is below
+  // J * chunks. It is never set back, so a thread that comes late takes chunks of the job that runs now, or none.
+  struct alignas(64) Block {
+    std::atomic<std::uint64_t> taken{0};
+    int first = 0;
+    std::uint64_t chunks = 0;
+  };
+
+  // A few chunks per thread even out environments of unequal cost; whole cache lines of bytes where there are enough.
+  static int chunk_size(int threads, int size) {
+    const int even = std::max(1, size / (8 * threads));
+    return threads == 1 ? std::max(1, size) : even < 64 ? even : even / 64 * 64;
+  }
+
+  static void pin(std::thread& thread, int core) {
+    std::vector<cpu_set_t> mask(static_cast<std::size_t>(core) / CPU_SETSIZE + 1);
+    const std::size_t bytes = mask.size() * sizeof(cpu_set_t);
+    CPU_SET_S(static_cast<std::size_t>(core), bytes, mask.data());
+    if (const int error = pthread_setaffinity_np(thread.native_handle(), bytes, mask.data()); error != 0) {
+      throw std::system_error(error, std::generic_category(), "cannot pin a thread to core " + std::to_string(core));
+    }
+  }
+
+  // Returns once the value is no longer `old`: looks at it for a moment if it may, then sleeps.
+  template <class T>
+  static void await_change(const std::atomic<T>& value, T old, bool spin) {
+    if (spin) {
+      for (const auto end = Clock::now() + kSpin; Clock::now() < end; relax()) {
+        if (value.load() != old) return;
+      }
+    }
+    value.wait(old);
+  }
+
+  // The first index of a chunk of this block that nobody else has; -1 if there is none.
+  int take(Block& block) {
+    std::uint64_t taken = block.taken.load();
+    while (taken < jobs_ * block.chunks) {
+      if (block.taken.compare_exchange_weak(taken, taken + 1)) {
+        return (block.first + static_cast<int>(taken % block.chunks)) * chunk_;
+      }
+    }
+    return -1;
+  }
+
+  // Its own block first, then the others'.
+  void take_chunks(int own) {
+    const std::size_t count = blocks_.size();
+    for (std::size_t i = 0; i < count; ++i) {
+      Block& block = blocks_[(static_cast<std::size_t>(own) + i) % count];
+      for (int first; !stopping_ && (first = take(block)) >= 0;) {
+        run(first, std::min(first + chunk_, size_));
+        if (++done_ % chunks_ == 0) done_.notify_one();
+      }
+    }
+  }
+
+  void run(int first, int last) {
     try {
       job_(first, last);
     } catch (...) {
-      std::lock_guard lock(mutex_);
+      const std::lock_guard lock(error_mutex_);
       if (!error_) error_ = std::current_exception();
     }
   }
 
-  void work() {
-    std::uint64_t seen = 0;
-    while (true) {
-      {
-        std::unique_lock lock(mutex_);
-        wake_.wait(lock, [&] { return stopping_ || generation_ != seen; });
-        if (stopping_) return;
-        seen = generation_;
-      }
-      for (int first; (first = next_.fetch_add(chunk_, std::memory_order_relaxed)) < size_;) {
-        run_chunk(first, std::min(first + chunk_, size_));
-      }
-      std::lock_guard lock(mutex_);
-      if (--busy_ == 0) finished_.notify_one();
+  // Spins only if the last job came soon enough to be caught by it: not while a policy thinks.
+  void work(int own) {
+    bool spin = may_spin_;
+    for (std::uint32_t seen = 0; !stopping_; seen = signal_) {
+      take_chunks(own);
+      const auto idle_since = Clock::now();
+      await_change(signal_, seen, spin);
+      spin = may_spin_ && started_.load() - idle_since < kSpin;
     }
   }
 
-  std::vector<std::thread> threads_;
+  const int size_, chunk_;
+  std::uint64_t chunks_ = 0;  // of all blocks together
+  bool may_spin_ = false;     // there is a core for each thread
+  std::vector<Block> blocks_;
   Job job_;
-  int size_ = 0, chunk_ = 1;
-  std::atomic<int> next_{0};
-  std::mutex mutex_;
-  std::condition_variable wake_, finished_;
-  std::uint64_t generation_ = 0;
-  int busy_ = 0;
-  bool stopping_ = false;
+  alignas(64) std::atomic<std::uint64_t> jobs_{0};
+  std::atomic<Clock::time_point> started_{Clock::time_point{}};  // when the latest job was
+  std::atomic<std::uint32_t> signal_{0};                         // changes when there is something new
+  std::atomic<bool> stopping_{false};
+  alignas(64) std::atomic<std::uint64_t> done_{0};  // chunks of all jobs so far
+  std::mutex error_mutex_;
   std::exception_ptr error_;
+  std::vector<std::thread> threads_;  // last: they use all of the above
 };
 
 }  // namespace dist_trainer

@@ -26,7 +26,15 @@ class Spec:
 
 class Pool:
     def __init__(
-        self, *, name: str, params: Mapping[str, float], num_envs: int, first_env: int, seed: int, threads: int
+        self,
+        *,
+        name: str,
+        params: Mapping[str, float],
+        num_envs: int,
+        first_env: int,
+        seed: int,
+        threads: int,
+        cores: Sequence[int] = ...,
     ) -> None: ...
     def buffers(self) -> dict[str, NDArray[Any]]: ...
     def incoming(self) -> NDArray[np.uint8]: ...

@@ -9,6 +9,8 @@ Legend: E global environments, A agents per environment, N = E/W * A agent rows 
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,6 +87,20 @@ def env_spec(config: EnvConfig) -> EnvSpec:
     )
 
 
+def cores_to_pin(threads: int, local_rank: int, local_size: int) -> list[int]:
+    """The cores for the threads of a pool, one each, or none if they are better left to the scheduler.
+
+    The learners of a machine divide the cores that this process may use (its affinity mask, which Slurm and containers
+    narrow) into equal parts. Nothing is pinned if there are more threads than cores in a part, nor if the mask is that
+    of the whole machine: then nobody has promised these cores to us, and other runs would pin to the same ones.
+    """
+    allowed = sorted(os.sched_getaffinity(0))
+    share = len(allowed) // local_size
+    if threads > share or len(allowed) == os.cpu_count():
+        return []
+    return allowed[local_rank * share :][:threads]
+
+
 class EnvPool:
     """This learner's slice of the global environments.
 
@@ -107,7 +123,22 @@ class EnvPool:
     truncated: NDArray[np.bool_]  # (N,)
     statistics: NDArray[np.float64]  # (E/W, 3 + metrics): what take_statistics sums up, per environment
 
-    def __init__(self, config: EnvConfig, *, num_envs: int, first_env: int, seed: int, threads: int):
+    def __init__(
+        self,
+        config: EnvConfig,
+        *,
+        num_envs: int,
+        first_env: int,
+        seed: int,
+        threads: int,
+        cores: Sequence[int] = (),
+    ):
+        """`threads` step the environments, the caller's own among them: it helps in `recv()`, and with one thread
+        `send()` does everything. Thread i is pinned to `cores[i]`, the caller excepted; see cores_to_pin.
+
+        Raises ConfigError as env_spec does, ValueError if a size is out of range or there are fewer cores than threads,
+        RuntimeError if a thread may not run on its core.
+        """
         self.spec = env_spec(config)
         self.num_envs = num_envs
         self._pool = _cpp_envs.Pool(
@@ -117,6 +148,7 @@ class EnvPool:
             first_env=first_env,
             seed=seed,
             threads=threads,
+            cores=list(cores),
         )
         for name, buffer in self._pool.buffers().items():
             setattr(self, name, buffer)

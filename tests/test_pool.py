@@ -311,7 +311,7 @@ def test_bad_parameters_are_named_with_what_is_valid(name: str, params: dict[str
         ({"threads": 100_000}, "threads must be 1 to 1024"),
     ],
 )
-def test_bad_sizes_are_refused(sizes: dict[str, int], message: str) -> None:
+def test_bad_sizes_are_refused(sizes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         _cpp_envs.Pool(name="cartpole", params={}, **({"num_envs": 1, "first_env": 0, "seed": 0, "threads": 1} | sizes))
 

@@ -71,7 +71,8 @@ def test_memory_is_nameless_and_goes_with_the_pool(in_flight: bool) -> None:
     gc.collect()
     mapped, named, running = mappings(), mappings("/dev/shm/"), threads_running()
     pool = make_pool("breakout", 1000, threads=3)
-    assert mappings() == mapped + 1 and mappings("/dev/shm/") == named and threads_running() == running + 3
+    assert mappings() == mapped + 1 and mappings("/dev/shm/") == named
+    assert threads_running() == running + 2  # the caller is the third
     assert not [name for name in os.listdir("/dev/shm") if "dist_trainer" in name]
     if in_flight:
         pool.send()

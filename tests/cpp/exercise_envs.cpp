@@ -87,6 +87,23 @@ void require_finite(const Pool& pool, const std::string& when) {
           "an observation is not finite " + when);
 }
 
+// However many environments draw together, at steps beyond 2^32, around the end of the ids and of a block of 4 draws.
+void exercise_noise() {
+  constexpr int kStreams = 21;
+  std::vector<std::uint64_t> steps(kStreams);
+  Rng any(kSeed, 0, 0, Purpose::kStep);
+  for (std::uint64_t& step : steps) step = std::uint64_t{any.next()} << 24 | any.next() >> 8;
+  for (const int draws : {1, 2, 3, 4, 5, 8, 9}) {
+    for (const std::uint32_t first_env : {0U, 1000U, 0xFFFFFFF0U}) {
+      const NoiseStreams streams{kSeed, first_env, steps.data(), kStreams, draws};
+      std::vector<float> together(kStreams * static_cast<std::size_t>(draws)), singly(together.size());
+      draw_noise(streams, together.data());
+      draw_noise_singly(streams, 0, singly.data());
+      require(together == singly, "noise of " + std::to_string(draws) + " draws differs when streams draw together");
+    }
+  }
+}
+
 // Returns the number of episodes that ended.
 double exercise(const std::string& name, int steps) {
   const auto alone = make_pool(name, 1), threaded = make_pool(name, 3), restored = make_pool(name, 2);
@@ -115,6 +132,28 @@ double exercise(const std::string& name, int steps) {
   return statistics[0];
 }
 
+// A mistake that a thread finds reaches recv(), and the pool can go on after a reset.
+void refuse_an_action(const std::string& name) {
+  const auto pool = make_pool(name, 3, 4000);
+  for (int attempt = 0; attempt < 8; ++attempt) {
+    pool->reset();
+    step(*pool);
+    const std::size_t last = static_cast<std::size_t>(pool->rows() * pool->spec().action.components()) - 1;
+    if (pool->spec().action.kind == ActionKind::kContinuous) {
+      reinterpret_cast<float*>(pool->actions)[last] = NAN;
+    } else {
+      reinterpret_cast<std::int32_t*>(pool->actions)[last] = -1;
+    }
+    pool->send();
+    try {
+      pool->recv();
+    } catch (const std::out_of_range&) {
+      continue;
+    }
+    throw std::runtime_error("an invalid action was not refused");
+  }
+}
+
 // Destroys pools whose threads have been told to step, are at it, or are done.
 void destroy_in_flight(const std::string& name) {
   for (int wait = 0; wait < 8; ++wait) {
@@ -135,9 +174,16 @@ int main(int argc, char** argv) {
     return 2;
   }
   int failures = 0;
+  try {
+    dist_trainer::exercise_noise();
+  } catch (const std::exception& error) {
+    ++failures;
+    std::printf("FAIL  %s\n", error.what());
+  }
   for (const auto& [name, entry] : dist_trainer::registry()) {
     try {
       const double episodes = dist_trainer::exercise(name, steps);
+      dist_trainer::refuse_an_action(name);
       dist_trainer::destroy_in_flight(name);
       std::printf("ok    %s: %d steps, %.0f episodes\n", name.c_str(), steps, episodes);
     } catch (const std::exception& error) {

@@ -1,0 +1,148 @@
+"""The pool driven from Python, beside a bare C++ loop over the same environments.
+
+    python -m benchmarks.pool [--repeat 9] [--threads 1 2] [--pin]
+
+The bare loop (benchmarks/pool_bare.cpp, built here by g++ with the extension's own flags) is the simplest program that
+does the same work on one thread: for every step, for every environment: step, reset if the episode is over, observe,
+draw the noise of the next action. It checks no action and keeps no statistics. The pool does both, and is stepped by a
+Python loop that copies precomputed actions into its buffer. Each repetition runs each of them once, one after the
+other, from a fresh start: a round to warm up, and a round that is timed. Their last observations and noise must have
+the same bits. Medians over the repetitions.
+
+The last table is what a send() and a recv() cost by themselves: one environment, one thread, nothing written.
+--pin gives each thread but the caller's a core of its own. Keep the machine idle meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dist_trainer.config import EnvConfig
+from dist_trainer.envs import EnvPool
+
+FLAGS = ("-std=c++20", "-O3", "-ffp-contract=off", "-fPIC")  # as in cpp_envs/CMakeLists.txt
+SEED = 1  # as in pool_bare.cpp
+ROWS = 64  # of precomputed actions, used in turn
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Case:
+    env: str
+    num_envs: int
+    choices: int  # actions
+    steps: int  # of a round
+
+    def actions(self) -> NDArray[np.int32]:
+        """(ROWS, num_envs, 1)"""
+        return np.random.default_rng(0).integers(0, self.choices, (ROWS, self.num_envs, 1), dtype=np.int32)
+
+
+CASES = (Case("cartpole", 4096, 2, 1500), Case("breakout", 1024, 3, 3000))
+
+
+def build_bare(folder: Path) -> Path:
+    program = folder / "pool_bare"
+    source = HERE / "pool_bare.cpp"
+    compiler = os.environ.get("CXX", "g++")
+    subprocess.run([compiler, *FLAGS, f"-I{HERE.parent / 'cpp_envs'}", source, "-o", program], check=True)
+    return program
+
+
+def time_bare(program: Path, case: Case) -> tuple[float, bytes]:
+    """Seconds of the second round, and the observations and noise after it."""
+    actions, result = program.with_name("actions"), program.with_name("result")
+    case.actions().tofile(actions)
+    command = [str(x) for x in (program, case.env, case.num_envs, case.steps, 2, actions, result)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return float(done.stdout.split()[1]), result.read_bytes()
+
+
+def time_pool(pool: EnvPool, case: Case) -> tuple[float, bytes]:
+    """The same of a pool."""
+    pool.reset()
+    table = list(case.actions())
+    actions, send, recv = pool.actions, pool.send, pool.recv
+    seconds = 0.0
+    for round_ in range(2):
+        began = time.perf_counter()
+        for step in range(round_ * case.steps, (round_ + 1) * case.steps):
+            actions[:] = table[step % ROWS]
+            send()
+            recv()
+        seconds = time.perf_counter() - began
+    return seconds, pool.observations.tobytes() + pool.noise.tobytes()
+
+
+def make_pool(env: str, num_envs: int, threads: int, pin: bool) -> EnvPool:
+    cores = sorted(os.sched_getaffinity(0))[:threads] if pin else ()
+    return EnvPool(EnvConfig(name=env), num_envs=num_envs, first_env=0, seed=SEED, threads=threads, cores=cores)
+
+
+def compare(program: Path, case: Case, threads: list[int], pin: bool, repeat: int) -> str:
+    """A row of the table."""
+    pools = {count: make_pool(case.env, case.num_envs, count, pin) for count in threads}
+    bare: list[float] = []
+    driven: dict[int, list[float]] = {count: [] for count in threads}
+    for _ in range(repeat):
+        seconds, expected = time_bare(program, case)
+        bare.append(seconds)
+        for count, pool in pools.items():
+            seconds, shown = time_pool(pool, case)
+            if shown != expected:
+                raise RuntimeError(f"{case.env}: the pool with {count} threads and the bare loop differ")
+            driven[count].append(seconds)
+    work = case.num_envs * case.steps / 1e6
+    cells: list[Any] = [case.env, f"{case.num_envs:,}", f"{work / median(bare):.1f}"]
+    for count in threads:
+        time_ = median(driven[count])
+        cells += [f"{work / time_:.1f}", f"{median(bare) / time_:.2f}", f"{median(driven[threads[0]]) / time_:.2f}"]
+    return " | ".join(map(str, cells))
+
+
+def pair_microseconds(repeat: int) -> float:
+    """Of send() and recv() with one environment."""
+    pool = make_pool("cartpole", 1, 1, pin=False)
+    pool.reset()
+    send, recv, pairs = pool.send, pool.recv, 20_000
+    times = []
+    for _ in range(repeat):
+        began = time.perf_counter()
+        for _ in range(pairs):
+            send()
+            recv()
+        times.append((time.perf_counter() - began) / pairs * 1e6)
+    return median(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeat", type=int, default=9)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--pin", action="store_true")
+    options = parser.parse_args()
+    columns = ["environment", "environments", "bare loop, M steps/s"]
+    for count in options.threads:
+        columns += [f"pool, {count} thread{'s' * (count > 1)}", "/ bare", f"/ {options.threads[0]} thread"]
+    print(f"{len(os.sched_getaffinity(0))} cores{', threads pinned' if options.pin else ''}\n")
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
+    with tempfile.TemporaryDirectory() as folder:
+        program = build_bare(Path(folder))
+        for case in CASES:
+            print(f"| {compare(program, case, options.threads, options.pin, options.repeat)} |", flush=True)
+    print(f"\nsend() + recv(), 1 environment, 1 thread: {pair_microseconds(options.repeat):.2f} us")
+
+
+if __name__ == "__main__":
+    main()
