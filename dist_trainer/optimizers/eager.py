@@ -33,7 +33,7 @@ def promote(x: Any, *more: Any) -> Any:
 def _plain(factor: Any, *lists: Sequence[Any]) -> bool:
     """Whether all are tensors of one exact type, without the low-order bits that heavyball can keep beside them, and
     the factor is a scalar."""
-    if utils.compile_mode is not None or not all(lists) or getattr(factor, "ndim", 0):
+    if utils.compile_mode is not None or not all(lists) or getattr(factor, "ndim", 0) != 0:
         return False
     first = lists[0][0]
     dtype = getattr(first, "dtype", None)

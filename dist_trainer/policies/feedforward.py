@@ -6,7 +6,7 @@ from torch import Tensor
 
 from dist_trainer.policies import Policy
 from dist_trainer.policies.encoders import make_encoder
-from dist_trainer.policies.heads import make_action_head, scaled_linear
+from dist_trainer.policies.heads import action_and_value, make_action_head, scaled_linear
 
 
 class FeedforwardPolicy(Policy):
@@ -32,8 +32,8 @@ class FeedforwardPolicy(Policy):
         return self.value_head.weight.new_zeros(0, rows, 0)
 
     def act(self, observations: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        features = self.encoder(observations)
-        return self.action_head(features), self.value_head(features).squeeze(-1), state
+        both = action_and_value(self.encoder(observations), self.action_head, self.value_head)
+        return both[..., :-1], both[..., -1], state
 
     def learn(self, observations: Tensor, state: Tensor, done: Tensor, max_done: int) -> tuple[Tensor, Tensor]:
         parameters, values, _ = self.act(observations, state)

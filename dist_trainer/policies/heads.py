@@ -146,3 +146,12 @@ def make_action_head(
 ) -> ActionHead:
     """The head for an environment's actions; `kind`: discrete | multi_discrete | continuous."""
     return GaussianHead(features, low, high) if kind == "continuous" else CategoricalHead(features, sizes)
+
+
+def action_and_value(features: Tensor, action_head: ActionHead, value_head: nn.Linear) -> Tensor:
+    """Features (..., H) -> action parameters and, last, the value (..., P + 1); where both are linear, one product."""
+    if isinstance(action_head, CategoricalHead):
+        heads = (action_head.logits, value_head)
+        weight, bias = torch.cat([head.weight for head in heads]), torch.cat([head.bias for head in heads])
+        return nn.functional.linear(features, weight, bias)
+    return torch.cat([action_head(features), value_head(features)], -1)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from dist_trainer.policies import Policy
 from dist_trainer.policies.encoders import make_encoder
-from dist_trainer.policies.heads import make_action_head, scaled_linear
+from dist_trainer.policies.heads import action_and_value, make_action_head, scaled_linear
 from dist_trainer.policies.reset_lstm import ResetLSTM, make_layout
 
 
@@ -37,13 +37,14 @@ class RecurrentPolicy(Policy):
 
     def act(self, observations: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         features, state = self.lstm.step(self.encoder(observations), state)
-        return self.action_head(features), self.value_head(features).squeeze(-1), state
+        both = action_and_value(features, self.action_head, self.value_head)
+        return both[..., :-1], both[..., -1], state
 
     def learn(self, observations: Tensor, state: Tensor, done: Tensor, max_done: int) -> tuple[Tensor, Tensor]:
         layout = make_layout(done, max_done)
         inputs = layout.expand(observations) if layout else observations
         features = self.lstm(self.encoder(inputs), state, layout)
-        parameters, values = self.action_head(features), self.value_head(features)
+        both = action_and_value(features, self.action_head, self.value_head)
         if layout:
-            parameters, values = layout.take(parameters), layout.take(values)
-        return parameters, values.squeeze(-1)
+            both = layout.take(both)
+        return both[..., :-1], both[..., -1]

@@ -12,7 +12,7 @@ through the encoder as if they were steps (whatever comes out of it, closed gate
 and what the heads say of them is left out.
 
 Legend: T steps, R reset tokens of the row that has most, N rows, F input features, F8 the same with at least one added
-and rounded up to a multiple of 8 (for tensor cores), H hidden size.
+and, on CUDA, rounded up to a multiple of 8 (for tensor cores), H hidden size.
 """
 
 from __future__ import annotations
@@ -64,9 +64,10 @@ class ResetLSTM(nn.Module):
         nothing is reset."""
         if layout is None:
             return self._fused(inputs, state, self.weight_ih)[0]
-        flags = inputs.new_zeros(*inputs.shape[:2], self.reset_columns.shape[1])
+        added = self.reset_columns if inputs.is_cuda else self.reset_columns[:, :1]  # (4 H, F8 - F)
+        flags = inputs.new_zeros(*inputs.shape[:2], added.shape[1])
         flags[..., 0] = layout.is_token
-        weight_ih = torch.cat([self.weight_ih, self.reset_columns], 1)  # (4 H, F8)
+        weight_ih = torch.cat([self.weight_ih, added], 1)  # (4 H, F8)
         return self._fused(torch.cat([inputs, flags], -1), state, weight_ih)[0]
 
 
