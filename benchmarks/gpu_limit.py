@@ -6,6 +6,7 @@ iterations, from an idle device to an idle device.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -111,20 +112,20 @@ def acting_forms(step: Step, state: tuple[Tensor, Tensor]) -> dict[str, Callable
 
 
 def times_of(form: Callable[[], None], count: int, in_graph: bool) -> float | None:
-    """Seconds of `count` calls; None if it cannot be made a graph."""
+    """Seconds of `count` calls; None, and a word on stderr, if this machine cannot do it or not as a graph."""
     try:
         action = as_graph(form) if in_graph else form
-    except RuntimeError as error:
-        print(f"no graph: {' '.join(str(error).split())[:200]}", flush=True)
-        return None
 
-    def repeated() -> None:
-        for _ in range(count):
+        def repeated() -> None:
+            for _ in range(count):
+                action()
+
+        for _ in range(WARM_UP):
             action()
-
-    for _ in range(WARM_UP):
-        action()
-    return median_seconds(repeated)
+        return median_seconds(repeated)
+    except RuntimeError as error:
+        print(f"left out{' as a graph' if in_graph else ''}: {error}", file=sys.stderr)
+        return None
 
 
 @dataclass(frozen=True)
@@ -155,4 +156,6 @@ def best_on_gpu(shape: Shape, precision: str, device: torch.device) -> tuple[Bes
                     learning += [Best(seconds, name + way)] if seconds else []
             arithmetic.clear_gradients()
     torch.cuda.empty_cache()
+    if not acting or not learning:
+        raise RuntimeError(f"no form works in {precision}; what stderr says of each tells why")
     return min(acting, key=lambda best: best.seconds), min(learning, key=lambda best: best.seconds)

@@ -4,7 +4,8 @@
 #   benchmarks/run_gpu.sh [options]
 #
 #   --stages LIST       of build,tests,limit,throughput,optimizers,profile (default: all, in this order)
-#   --output FILE       default: benchmarks/gpu/DEVICE-DATE.md; sections are added to a file that exists
+#   --output FILE       default: benchmarks/gpu/DEVICE-DATE.md; sections are added to a file that exists. What the
+#                       commands complain of goes to the file of that name with .log instead of .md
 #   --quick             one environment, size and precision, three optimizers
 #   --dry-run           on the CPU with tiny sizes: shows that every stage works, and measures nothing
 #   --envs LIST         default: breakout,cartpole,maze (or tmaze where there is no maze)
@@ -84,8 +85,8 @@ elif [[ $output != /* ]]; then
   output=$started_in/$output
 fi
 mkdir -p -- "$(dirname -- "$output")"
-errors=$(mktemp)
-trap 'rm -f -- "$errors"' EXIT
+log=${output%.md}.log
+touch -- "$log"
 failed=()
 
 section() {
@@ -94,11 +95,12 @@ section() {
 
 # run STAGE COMMAND...: its output goes into the file as it comes; if it fails, so does the end of what it complained of.
 run() {
-  local stage=$1 began=$SECONDS status=0 shown
+  local stage=$1 began=$SECONDS status=0 shown complained
   shift
   shown=$*
   printf '\n`%s`\n\n' "${shown//"$python"/python}" | tee -a "$output"
-  "$@" 2>"$errors" | tee -a "$output" || status=$?
+  complained=$(stat -c %s -- "$log")
+  "$@" 2>>"$log" | tee -a "$output" || status=$?
   if ((status == 0)); then
     printf '\n%d s\n' "$((SECONDS - began))" | tee -a "$output"
     return 0
@@ -106,7 +108,7 @@ run() {
   failed+=("$stage")
   {
     printf '\n**FAILED: %s** (status %d after %d s)\n\n```\n' "$stage" "$status" "$((SECONDS - began))"
-    tail -n 30 -- "$errors"
+    tail -c "+$((complained + 1))" -- "$log" | tail -n 30
     printf '```\n'
   } | tee -a "$output" >&2
 }
