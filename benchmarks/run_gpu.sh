@@ -15,7 +15,7 @@
 #   --samples N         of an iteration; default: 524288
 #
 # PYTHON names the Python to use (default: .venv's, else python3). It needs torch and what pyproject.toml lists; the C++
-# module is built in place if it cannot be imported. Every row is written when it is known. A stage that fails is named
+# module is built in place unless it is installed. Every row is written when it is known. A stage that fails is named
 # in the file and at the end, the others run all the same, and the exit status is then 1. Keep the machine idle meanwhile.
 set -euo pipefail
 
@@ -53,7 +53,8 @@ for stage in ${stages//,/ }; do
 done
 
 cd -- "$root"
-python=${PYTHON:-$([[ -x .venv/bin/python ]] && echo "$root/.venv/bin/python" || command -v python3)}
+if [[ -z ${PYTHON:-} && -x .venv/bin/python ]]; then PYTHON=.venv/bin/python; fi
+python=${PYTHON:-python3}
 export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 python=$("$python" -c 'import sys; print(sys.executable)') || die "PYTHON=$python is no working Python"
 PATH=$(dirname -- "$python"):$PATH # cmake and ninja may be beside it
@@ -115,21 +116,22 @@ run() {
 
 # --- the stages
 
-# In place, without an installation: by CMake, with this Python's headers and pybind11.
+# In place, without an installation: by CMake, with this Python's headers and pybind11. What is in place already may be
+# of older sources, and is brought up to date.
 build_module() {
-  local folder build=("$python" -c 'import dist_trainer._cpp_envs as module; print(module.__file__)')
-  if "${build[@]}" >/dev/null 2>&1; then
-    printf '| module | seconds |\n|---|---|\n| can be imported | 0 |\n'
+  local folder found began=$SECONDS
+  local import=("$python" -c 'import dist_trainer._cpp_envs as module; print(module.__file__)')
+  if found=$("${import[@]}" 2>/dev/null) && [[ $found != "$root"/dist_trainer/* ]]; then
+    printf '| module | seconds |\n|---|---|\n| is installed | 0 |\n'
     return 0
   fi
-  local began=$SECONDS
   folder=build/gpu-$("$python" -c 'import sys; print(sys.implementation.cache_tag)')
   cmake -S cpp_envs -B "$folder" -DCMAKE_BUILD_TYPE=Release -DPYBIND11_FINDPYTHON=ON \
     -DPython_EXECUTABLE="$python" -Dpybind11_DIR="$("$python" -m pybind11 --cmakedir)" \
     ${generator[@]+"${generator[@]}"} >&2 || return
   cmake --build "$folder" --parallel >&2 || return
   cp -- "$folder"/_cpp_envs*.so dist_trainer/ || return
-  "${build[@]}" >&2 || return
+  "${import[@]}" >&2 || return
   printf '| module | seconds |\n|---|---|\n| built | %d |\n' "$((SECONDS - began))"
 }
 
