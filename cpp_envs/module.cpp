@@ -1,8 +1,10 @@
-// The whole Python binding: one module, dist_trainer._cpp_envs. Used by dist_trainer/envs.py alone.
+// The whole Python binding: one module, dist_trainer._cpp_envs. Used by envs.py, and, for the recursions of
+// advantage.h, by advantage.py and normalize.py.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "advantage.h"
 #include "registry.h"
 
 namespace py = pybind11;
@@ -73,6 +75,61 @@ void restore(dt::Pool& pool, const py::array_t<std::uint8_t, py::array::c_style>
   pool.restore(data);
 }
 
+template <class T>
+using Array = py::array_t<T, py::array::c_style>;
+
+// The (steps, rows) that all of these arrays have.
+template <class First, class... Rest>
+dt::Extent common_extent(const First& first, const Rest&... rest) {
+  if (first.ndim() != 2) throw std::invalid_argument("arrays must be (steps, rows)");
+  const auto same = [&first](const auto& other) {
+    return other.ndim() == 2 && other.shape(0) == first.shape(0) && other.shape(1) == first.shape(1);
+  };
+  if (!(same(rest) && ...)) throw std::invalid_argument("arrays must all have the same shape (steps, rows)");
+  return {static_cast<std::size_t>(first.shape(0)), static_cast<std::size_t>(first.shape(1))};
+}
+
+template <class Real>
+void decayed_sums(const Array<Real>& terms, const Array<Real>& decay, Array<Real>& sums) {
+  const dt::Extent extent = common_extent(terms, decay, sums);
+  Real* out = sums.mutable_data();
+  const py::gil_scoped_release release;
+  dt::decayed_sums(extent, terms.data(), decay.data(), out);
+}
+
+template <class Real>
+void gae(const Array<Real>& rewards, const Array<Real>& values, const Array<Real>& next_values, const Array<bool>& done,
+         double gamma, double lambda, Array<Real>& advantages) {
+  const dt::Extent extent = common_extent(rewards, values, next_values, done, advantages);
+  Real* out = advantages.mutable_data();
+  const py::gil_scoped_release release;
+  dt::gae(extent, rewards.data(), values.data(), next_values.data(), done.data(), gamma, lambda, out);
+}
+
+template <class Real>
+void discounted_returns(const Array<Real>& rewards, const Array<bool>& done, double gamma, Array<double>& running,
+                        Array<double>& returns) {
+  const dt::Extent extent = common_extent(rewards, done, returns);
+  if (running.ndim() != 1 || running.shape(0) != rewards.shape(1)) {
+    throw std::invalid_argument("running must be (rows,)");
+  }
+  double *so_far = running.mutable_data(), *out = returns.mutable_data();
+  const py::gil_scoped_release release;
+  dt::discounted_returns(extent, rewards.data(), done.data(), gamma, so_far, out);
+}
+
+// Arrays are taken as they are: another type is refused, not copied, for results are written in place.
+template <class Real>
+void define_recursions(py::module_& m) {
+  m.def("decayed_sums", &decayed_sums<Real>, py::arg("terms").noconvert(), py::arg("decay").noconvert(),
+        py::arg("sums").noconvert());
+  m.def("gae", &gae<Real>, py::arg("rewards").noconvert(), py::arg("values").noconvert(),
+        py::arg("next_values").noconvert(), py::arg("done").noconvert(), py::arg("gamma"), py::arg("gae_lambda"),
+        py::arg("advantages").noconvert());
+  m.def("discounted_returns", &discounted_returns<Real>, py::arg("rewards").noconvert(), py::arg("done").noconvert(),
+        py::arg("gamma"), py::arg("running").noconvert(), py::arg("returns").noconvert());
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_cpp_envs, m) {
@@ -121,5 +178,7 @@ PYBIND11_MODULE(_cpp_envs, m) {
     for (const auto& param : dt::find_env(name).params) values[param.name] = param.value;
     return values;
   });
+  define_recursions<float>(m);
+  define_recursions<double>(m);
   m.def("philox4x32", &dt::philox4x32, py::arg("counter"), py::arg("key"));
 }

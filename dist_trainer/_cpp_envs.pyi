@@ -1,8 +1,10 @@
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+Real = TypeVar("Real", np.float32, np.float64)
 
 class ActionSpec:
     @property
@@ -52,3 +54,23 @@ def spec(name: str, params: Mapping[str, float]) -> Spec: ...
 def observations_are_bytes(name: str) -> bool: ...
 def default_params(name: str) -> dict[str, float]: ...
 def philox4x32(counter: Sequence[int], key: Sequence[int]) -> list[int]: ...
+
+# Below: arrays are (steps, rows), contiguous; the last one is written. TypeError if a type or memory layout is another,
+# ValueError if a shape is.
+def decayed_sums(terms: NDArray[Real], decay: NDArray[Real], sums: NDArray[Real]) -> None: ...
+def gae(
+    rewards: NDArray[Real],
+    values: NDArray[Real],
+    next_values: NDArray[Real],
+    done: NDArray[np.bool_],
+    gamma: float,
+    gae_lambda: float,
+    advantages: NDArray[Real],
+) -> None: ...
+def discounted_returns(
+    rewards: NDArray[Real],
+    done: NDArray[np.bool_],
+    gamma: float,
+    running: NDArray[np.float64],  # (rows,), written too
+    returns: NDArray[np.float64],
+) -> None: ...

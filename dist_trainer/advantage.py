@@ -2,12 +2,20 @@
 
 Legend: T steps, N agent rows. Alignment: obs[t] -> action[t] -> reward[t], terminated[t], truncated[t]; `done` says
 that the episode ended with action[t] and that obs[t+1] begins the next one.
+
+Tensors in main memory go through C++ (cpp_envs/advantage.h), which gives the same bits as the torch expressions here.
+These serve other devices, and wherever a gradient is wanted.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from dist_trainer import _cpp_envs
 
 
 def next_values(values: Tensor, last_values: Tensor, done: Tensor, final_values: Tensor) -> Tensor:
@@ -40,6 +48,11 @@ def gae(
     Returns:
         advantages (T, N) and value targets A + V (T, N).
     """
+    if _for_cpp(rewards, values, bootstrap):
+        advantages = torch.empty(values.shape, dtype=values.dtype)
+        r, v, following, ends = (_array(x) for x in (rewards, values, bootstrap, done))
+        _cpp_envs.gae(r, v, following, ends, gamma, gae_lambda, advantages.numpy())
+        return advantages, advantages + values
     return vtrace(rewards, values, bootstrap, done, torch.zeros_like(values), gamma, gae_lambda, 1.0, 1.0)
 
 
@@ -70,9 +83,32 @@ def vtrace(
     ratio = log_ratio.exp()
     delta = ratio.clamp(max=rho_clip) * (rewards + gamma * bootstrap - values)  # (T, N)
     decay = gamma * vtrace_lambda * ratio.clamp(max=c_clip) * (~done).to(values.dtype)  # (T, N)
-    advantages = torch.empty_like(values)
-    carry = torch.zeros_like(values[0])  # (N,)
-    for t in reversed(range(len(values))):
-        carry = torch.addcmul(delta[t], decay[t], carry)
-        advantages[t] = carry
+    advantages = _decayed_sums(delta, decay)
     return advantages, advantages + values
+
+
+def _decayed_sums(terms: Tensor, decay: Tensor) -> Tensor:
+    """sums[t] = terms[t] + decay[t] * sums[t + 1], and 0 after the last step: (T, N)."""
+    if _for_cpp(terms, decay):
+        sums = torch.empty(terms.shape, dtype=terms.dtype)
+        _cpp_envs.decayed_sums(_array(terms), _array(decay), sums.numpy())
+        return sums
+    later = torch.zeros_like(terms[0])  # (N,)
+    rows = []
+    for t in reversed(range(len(terms))):
+        later = terms[t] + decay[t] * later  # two roundings, as in C++: an addcmul has one or two, by the processor
+        rows.append(later)
+    return torch.stack(rows[::-1])
+
+
+def _for_cpp(*tensors: Tensor) -> bool:
+    """All in main memory, of one type that C++ knows, and none of them wants a gradient."""
+    dtype = tensors[0].dtype
+    return dtype in (torch.float32, torch.float64) and all(
+        x.device.type == "cpu" and x.dtype == dtype and not (x.requires_grad and torch.is_grad_enabled())
+        for x in tensors
+    )
+
+
+def _array(tensor: Tensor) -> NDArray[Any]:
+    return tensor.detach().contiguous().numpy()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from dist_trainer import _cpp_envs
 from dist_trainer.distributed import World
 
 PART_SIZE = 2**18  # numbers at a time: 2 MiB, which stays in the cache
@@ -142,12 +143,20 @@ class ReturnNormalizer(nn.Module):
         """Merges in the returns along a rollout's rewards and dones (T, N) of each learner."""
         if not self.enabled:
             return
-        returns = torch.empty(rewards.shape, dtype=torch.float64, device=rewards.device)  # (T, N)
+        self.moments.update(self._returns(rewards, done), world)
+
+    def _returns(self, rewards: Tensor, done: Tensor) -> Tensor:
+        """(T, N) float64: each agent's discounted return after each step. In main memory by C++, with the same bits."""
+        returns = torch.empty(rewards.shape, dtype=torch.float64, device=rewards.device)
+        if rewards.device.type == "cpu" and rewards.dtype in (torch.float32, torch.float64):
+            arrays = (rewards.contiguous().numpy(), done.contiguous().numpy())
+            _cpp_envs.discounted_returns(*arrays, self.gamma, self.running.numpy(), returns.numpy())
+            return returns
         for t in range(len(rewards)):
             self.running.mul_(self.gamma).add_(rewards[t])
             returns[t] = self.running
             self.running.masked_fill_(done[t], 0)
-        self.moments.update(returns, world)
+        return returns
 
     def forward(self, rewards: Tensor) -> Tensor:
         if not self.enabled:

@@ -1,11 +1,15 @@
 """GAE and V-trace equal their definitions, written as sums over all later steps."""
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from dist_trainer import _cpp_envs
 from dist_trainer.advantage import gae, next_values, vtrace
 
 SHAPES = [(1, 3), (2, 1), (7, 5), (33, 4)]
@@ -121,6 +125,60 @@ def test_vtrace_on_policy_is_gae(shape: tuple[int, int]) -> None:
         on_policy = vtrace(*data, torch.zeros(shape, dtype=torch.float64), 0.97, 0.9, clip, clip)
         for actual, expected in zip(on_policy, gae(*data, 0.97, 0.9), strict=True):
             torch.testing.assert_close(actual, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (64, 37), (5, 200)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_the_two_implementations_give_the_same_bits(
+    shape: tuple[int, int], dtype: torch.dtype, transposed: bool
+) -> None:
+    """Tensors that want a gradient, and those of devices without a kernel, take the torch expressions, others C++."""
+    case = make_case(shape[::-1] if transposed else shape, 4)
+    tensors = [x.to(dtype) for x in (case.rewards, case.values, case.bootstrap)]
+    rewards, values, bootstrap, done = (x.T if transposed else x for x in [*tensors, case.done])
+    log_ratio = torch.randn(shape, generator=torch.Generator().manual_seed(5)).to(dtype)
+    differentiable = values.clone().requires_grad_()
+    for actual, expected in (
+        (gae(rewards, values, bootstrap, done, 0.99, 0.95), gae(rewards, differentiable, bootstrap, done, 0.99, 0.95)),
+        (
+            vtrace(rewards, values, bootstrap, done, log_ratio, 0.99, 0.95, 1.0, 1.5),
+            vtrace(rewards, differentiable, bootstrap, done, log_ratio, 0.99, 0.95, 1.0, 1.5),
+        ),
+    ):
+        for ours, theirs in zip(actual, expected, strict=True):
+            assert theirs.requires_grad and not ours.requires_grad
+            torch.testing.assert_close(ours, theirs.detach(), rtol=0, atol=0)
+
+
+def test_advantages_can_be_differentiated() -> None:
+    """A[0] by V[t] within an episode, by the definition: delta[t] has -V[t] and delta[t-1] has gamma V[t]."""
+    gamma, decay = 0.9, 0.9 * 0.8
+    values = torch.zeros(4, 1, dtype=torch.float64, requires_grad=True)
+    nothing, done = torch.zeros(4, 1, dtype=torch.float64), torch.zeros(4, 1, dtype=torch.bool)
+    bootstrap = next_values(values, torch.zeros(1, dtype=torch.float64), done, nothing)
+    advantages, _ = gae(nothing, values, bootstrap, done, gamma, 0.8)
+    (gradient,) = torch.autograd.grad(advantages[0].sum(), values)
+    expected = [-1.0, *(decay ** (t - 1) * gamma - decay**t for t in (1, 2, 3))]
+    assert gradient.flatten().tolist() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"values": np.zeros((3, 5))}, ValueError),
+        ({"done": np.zeros((4, 4), bool)}, ValueError),
+        ({"advantages": np.zeros((4, 5), np.float32)}, TypeError),
+        ({"advantages": np.zeros((5, 4)).T}, TypeError),
+        ({"done": np.zeros((4, 5), np.int8)}, TypeError),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(change: dict[str, NDArray[Any]], error: type[Exception]) -> None:
+    """None is converted: the result would be written to the copy."""
+    arrays: dict[str, Any] = {name: np.zeros((4, 5)) for name in ("rewards", "values", "next_values", "advantages")}
+    arrays |= {"done": np.zeros((4, 5), bool)} | change
+    with pytest.raises(error):
+        _cpp_envs.gae(**arrays, gamma=0.9, gae_lambda=0.9)
 
 
 def test_what_each_step_bootstraps_from() -> None:

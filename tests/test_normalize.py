@@ -186,6 +186,28 @@ def test_return_normalizer_is_its_definition(world: World, gamma: float) -> None
         torch.testing.assert_close(normalizer(rewards), expected, rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_running_returns_have_the_bits_of_their_recursion(world: World, dtype: torch.dtype) -> None:
+    """Written out in numpy, one rounding per operation: the C++ kernel, and what it feeds to the moments."""
+    generator = torch.Generator().manual_seed(4)
+    rewards = torch.randn(17, 37, generator=generator, dtype=torch.float64).to(dtype)
+    done = torch.rand(17, 37, generator=generator) < 0.2
+    normalizer = ReturnNormalizer(37, gamma=0.97, enabled=True, clip=10.0, device=CPU)
+    moments = RunningMoments((), CPU)
+    running = np.zeros(37)
+    for first in (0, 9):
+        part = slice(first, first + 9)
+        returns = []
+        for reward, ends in zip(rewards[part].numpy(), done[part].numpy(), strict=True):
+            running = running * 0.97 + reward
+            returns.append(running)
+            running = np.where(ends, 0, running)
+        moments.update(torch.from_numpy(np.stack(returns)), world)
+        normalizer.update(rewards[part], done[part], world)
+        assert normalizer.running.numpy().tobytes() == running.tobytes()
+        assert normalizer.moments.state_dict() == moments.state_dict()
+
+
 def test_rewards_keep_their_sign_and_are_clipped(world: World) -> None:
     """Only the scale changes: no mean is subtracted."""
     normalizer = ReturnNormalizer(2, gamma=0.0, enabled=True, clip=3.0, device=CPU)
