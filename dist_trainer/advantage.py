@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dist_trainer import _cpp_envs
+from dist_trainer import _cpp_envs, advantage_cuda
 
 
 def next_values(values: Tensor, last_values: Tensor, done: Tensor, final_values: Tensor) -> Tensor:
@@ -93,6 +93,8 @@ def _decayed_sums(terms: Tensor, decay: Tensor) -> Tensor:
         sums = torch.empty(terms.shape, dtype=terms.dtype)
         _cpp_envs.decayed_sums(_array(terms), _array(decay), sums.numpy())
         return sums
+    if terms.is_cuda and advantage_cuda.missing(terms.device) is None:
+        return advantage_cuda.backward_sums(terms, decay)
     later = torch.zeros_like(terms[0])  # (N,)
     rows = []
     for t in reversed(range(len(terms))):

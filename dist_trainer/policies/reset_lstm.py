@@ -51,7 +51,7 @@ class ResetLSTM(nn.Module):
         """(T, N, features), (2, N, H) -> outputs (T, N, H), state (2, N, H)."""
         weights = [weight_ih, self.weight_hh, self.bias, self.no_bias]
         h, c = state[0:1].contiguous(), state[1:2].contiguous()
-        outputs, h, c = torch.lstm(inputs, [h, c], weights, True, 1, 0.0, self.training, False, False)
+        outputs, h, c = _fused_lstm(inputs, h, c, weights, self.training)
         return outputs, torch.cat([h, c])
 
     def step(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,6 +69,16 @@ class ResetLSTM(nn.Module):
         flags[..., 0] = layout.is_token
         weight_ih = torch.cat([self.weight_ih, added], 1)  # (4 H, F8)
         return self._fused(torch.cat([inputs, flags], -1), state, weight_ih)[0]
+
+
+def _fused_lstm(inputs: Tensor, h: Tensor, c: Tensor, weights: list[Tensor], training: bool) -> Any:
+    """torch.lstm of one layer. On CUDA autocast, asked for bfloat16, would run cuDNN's in float16 (torch 2.11)."""
+    if inputs.is_cuda and torch.is_autocast_enabled("cuda"):
+        dtype = torch.get_autocast_dtype("cuda")
+        with torch.autocast("cuda", enabled=False):
+            low = [weight.to(dtype) for weight in weights]
+            return _fused_lstm(inputs.to(dtype), h.to(dtype), c.to(dtype), low, training)
+    return torch.lstm(inputs, [h, c], weights, True, 1, 0.0, training, False, False)
 
 
 @dataclass
