@@ -78,8 +78,9 @@ def environment_seconds(learner: Learner) -> float:
 
     def steps() -> None:
         for _ in range(learner.config.horizon):
-            learner.pool.send()
-            learner.pool.recv()
+            for pool in learner.pool.pools:
+                pool.send()
+                pool.recv()
 
     return median(seconds(steps, learner.world.device) for _ in range(3))
 

@@ -1,86 +1,168 @@
-"""Collects rollouts: the policy acts, the environments step.
+"""Collects rollouts: the policy acts for one group of environments while the others step.
 
-Legend: T horizon, E this learner's environments, A agents of each, N = E * A rows, C action components, L x H recurrent
-state.
+Legend: T horizon, E this learner's environments, A agents of each, N = E * A rows, n = N / G rows of a group,
+C action components, L x H recurrent state.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from dist_trainer.acting import ActingStep
+from dist_trainer.device_link import DeviceLink
+from dist_trainer.env_groups import EnvGroups
 from dist_trainer.envs import EnvPool
-from dist_trainer.normalize import FrozenNormalizer, ObservationNormalizer
+from dist_trainer.normalize import ObservationNormalizer
 from dist_trainer.policies import Policy, acting
 from dist_trainer.rollout import Rollout, empty_rollout
 
+PER_STEP = ("observations", "actions", "log_probs", "values", "rewards", "terminated", "done")
+
+
+@dataclass
+class Row:
+    """A group's part of one step of a rollout, (n, ...) each: views."""
+
+    observations: Tensor
+    actions: Tensor
+    log_probs: Tensor
+    values: Tensor
+    rewards: Tensor
+    terminated: Tensor
+    done: Tensor
+
+
+@dataclass
+class CutOff:
+    """Episodes that were truncated in one step."""
+
+    where: NDArray[np.int64]  # (K,) in the flattened (T * N,) rollout
+    observations: NDArray[np.generic]  # (K, *observation_shape) their final ones
+    state: Tensor  # (L, K, H) before the reset
+
+
+class Group:
+    """One pool, and the policy's part in stepping it."""
+
+    def __init__(self, pool: EnvPool, step: ActingStep, link: DeviceLink, first_row: int, rollout: Rollout):
+        self.pool, self.step, self.link, self.first_row, self.rollout = pool, step, link, first_row, rollout
+        self.columns = slice(first_row, first_row + pool.rows)
+        per_step = [getattr(rollout, name)[:, self.columns].unbind() for name in PER_STEP]
+        self.rows = [Row(*views) for views in zip(*per_step, strict=True)]
+        self.ended = np.zeros((rollout.horizon, pool.rows), np.bool_)  # `done`, on the host
+        self.cut_off: list[CutOff] = []
+
+    def begin(self) -> None:
+        self.cut_off.clear()
+        self.link.receive()
+        self.step.prepare()
+        self.rollout.initial_state[:, self.columns].copy_(self.step.state)
+
+    def act(self, t: int) -> None:
+        """Chooses the actions of step t; the environments set out."""
+        row, step = self.rows[t], self.step
+        row.observations.copy_(self.link.incoming.observations)
+        step.run()
+        self.link.answer(step.decision.actions)
+        row.actions.copy_(step.decision.actions)
+        row.log_probs.copy_(step.decision.log_probs)
+        row.values.copy_(step.decision.values)
+        self.link.wait()
+        self.pool.send()
+
+    def receive(self, t: int) -> None:
+        """What came of step t, once the environments are there. What the host must know it reads from the pool."""
+        row, pool, incoming = self.rows[t], self.pool, self.link.incoming
+        pool.recv()
+        self.link.receive()
+        row.rewards.copy_(incoming.rewards)
+        row.terminated.copy_(incoming.terminated)
+        torch.logical_or(incoming.terminated, incoming.truncated, out=row.done)
+        np.logical_or(pool.terminated, pool.truncated, out=self.ended[t])
+        if np.count_nonzero(pool.truncated):
+            self._keep_cut_off(t)
+
+    def _keep_cut_off(self, t: int) -> None:
+        rows = np.flatnonzero(self.pool.truncated)
+        state = self.step.state  # not yet reset: the next step begins with that
+        where = t * self.rollout.initial_state.shape[1] + self.first_row + rows
+        chosen = state.index_select(1, to_device(rows, state.device))
+        self.cut_off.append(CutOff(where, self.pool.final_observations[rows], chosen))
+
 
 class Collector:
-    """Drives the pool with the policy. Owns the recurrent state, which is carried from rollout to rollout."""
+    """Drives the pools with the policy. Owns the recurrent state, which is carried from rollout to rollout."""
 
     def __init__(
-        self, pool: EnvPool, policy: Policy, normalizer: ObservationNormalizer, horizon: int, device: torch.device
+        self,
+        pool: EnvGroups,
+        policy: Policy,
+        normalizer: ObservationNormalizer,
+        horizon: int,
+        device: torch.device,
+        *,
+        cuda_graphs: bool = False,
     ):
-        self.pool, self.policy, self.normalizer, self.horizon, self.device = pool, policy, normalizer, horizon, device
-        self.state = policy.initial_state(pool.rows)  # (L, N, H) before the pool's current observation
-        self._normalize = FrozenNormalizer(normalizer, pool.rows, pool.spec.observation_shape, device)
-        # torch's view of the pool's buffers
-        self._observations = torch.from_numpy(pool.observations)
-        self._final_observations = torch.from_numpy(pool.final_observations)
-        self._actions = torch.from_numpy(pool.actions)
-        self._noise = torch.from_numpy(pool.noise)
-        self._rewards = torch.from_numpy(pool.rewards)
-        self._terminated = torch.from_numpy(pool.terminated)
-        self._truncated = torch.from_numpy(pool.truncated)
-        self._rollout = empty_rollout(pool.spec, horizon, pool.rows, self.state, normalizer.dtype, device)
+        self.policy, self.normalizer, self.horizon, self.device = policy, normalizer, horizon, device
+        state = policy.initial_state(pool.rows)
+        self._rollout = empty_rollout(pool.spec, horizon, state, normalizer.dtype, device)
+        self.groups = []
+        for index, own in enumerate(pool.pools):
+            link = DeviceLink(own, device)
+            step = ActingStep(policy, normalizer, link.incoming, graph=cuda_graphs and device.type == "cuda")
+            self.groups.append(Group(own, step, link, index * own.rows, self._rollout))
+
+    @property
+    def state(self) -> Tensor:
+        """(L, N, H) before the pools' current observations."""
+        return torch.cat([group.step.state for group in self.groups], 1)
+
+    @state.setter
+    def state(self, state: Tensor) -> None:
+        for group in self.groups:
+            group.step.state.copy_(state[:, group.columns])  # in place: a graph holds it
 
     @torch.no_grad()
     def collect(self, stop_after: Callable[[int], bool] = lambda steps: False) -> Rollout:
         """The next T steps of every environment, or fewer: it ends when `stop_after` is true of the steps it has. The
         result's buffers are reused by the next call."""
-        rollout, pool, policy = self._rollout, self.pool, self.policy
-        rollout.initial_state.copy_(self.state)
+        rollout, steps = self._rollout, 0
         rollout.final_values.zero_()
-        rollout.done_counts.fill(0)
-        self._normalize.refresh()
-        cut_off: list[tuple[int, Tensor, Tensor, Tensor]] = []  # step, rows, final observations, state before the reset
+        for group in self.groups:
+            group.begin()
         for t in range(self.horizon):
-            observations = rollout.observations[t].copy_(self._observations)
-            parameters, values, self.state = acting(policy, self._normalize(observations), self.state)
-            actions, log_probs = policy.action_head.sample_with_log_prob(parameters, self._noise.to(self.device))
-            self._actions.copy_(actions)
-            pool.send()
-            rollout.actions[t].copy_(actions)
-            rollout.values[t].copy_(values)
-            rollout.log_probs[t].copy_(log_probs)
-            pool.recv()
-            rollout.rewards[t].copy_(self._rewards)
-            rollout.terminated[t].copy_(self._terminated)
-            rollout.done[t].copy_(self._terminated | self._truncated)
-            done = pool.terminated | pool.truncated
-            if done.any():
-                if pool.truncated.any():
-                    rows = torch.from_numpy(np.flatnonzero(pool.truncated))
-                    cut_off.append((t, rows, self._final_observations[rows], self.state[:, rows.to(self.device)]))
-                ended = torch.from_numpy(np.flatnonzero(done)).to(self.device)
-                self.state.index_fill_(1, ended, 0)  # few rows: less than a pass over all
-                if t < self.horizon - 1:
-                    rollout.done_counts += done
-            if stop_after(t + 1):
+            for group in self.groups:
+                if t > 0:
+                    group.receive(t - 1)
+                group.act(t)
+            steps = t + 1
+            if stop_after(steps):
                 break
-        # The value of what comes next; the state stays as it is, for the next rollout acts on this observation.
-        rollout.last_values.copy_(acting(policy, self._normalize(self._observations.to(self.device)), self.state)[1])
-        if cut_off:
-            self._bootstrap(rollout, cut_off)
-        return rollout if t == self.horizon - 1 else rollout.first(t + 1)
+        for group in self.groups:
+            group.receive(steps - 1)
+            rollout.last_values[group.columns].copy_(group.step.value())
+            rollout.done_counts[group.columns] = group.ended[: steps - 1].sum(0)
+        self._bootstrap(rollout, [part for group in self.groups for part in group.cut_off])
+        return rollout if steps == self.horizon else rollout.first(steps)
 
-    def _bootstrap(self, rollout: Rollout, cut_off: list[tuple[int, Tensor, Tensor, Tensor]]) -> None:
+    def _bootstrap(self, rollout: Rollout, cut_off: list[CutOff]) -> None:
         """Values of the truncated episodes' final observations, all in one call."""
-        observations = torch.cat([part[2] for part in cut_off]).to(self.device)
-        state = torch.cat([part[3] for part in cut_off], 1)
+        if not cut_off:
+            return
+        observations = to_device(np.concatenate([part.observations for part in cut_off]), self.device)
+        state = torch.cat([part.state for part in cut_off], 1)
         values = acting(self.policy, self.normalizer(observations), state)[1]
-        where = torch.cat([step * self.pool.rows + rows for step, rows, _, _ in cut_off]).to(self.device)
-        rollout.final_values.view(-1)[where] = values
+        where = to_device(np.concatenate([part.where for part in cut_off]), self.device)
+        rollout.final_values.view(-1).index_copy_(0, where, values)
+
+
+def to_device(array: NDArray[np.generic], device: torch.device) -> Tensor:
+    """Without waiting for what the device is doing."""
+    tensor = torch.from_numpy(array)
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)

@@ -117,6 +117,8 @@ class TrainConfig:
     compile_optimizer: bool = False  # torch.compile the optimizer's update: 10 to 90 s at the start, then faster steps
     torch_threads: int | None = None  # per learner; default: this machine's cores shared out over its learners
     env_threads: int | None = None  # per learner; default: the same
+    env_groups: int | None = None  # of a learner's environments: one acts, the others step; null: 1 on CPU, 2 on CUDA
+    cuda_graphs: bool = True  # on CUDA a step of acting is recorded once and replayed; some policies cannot be
 
     log_every: int = 1  # iterations between points in TensorBoard
     diagnostics_every: int = 50  # iterations between looks at noise, preconditioners, update sizes; 0: never, no cost

@@ -13,7 +13,8 @@ from dist_trainer import optimizers
 from dist_trainer.collector import Collector
 from dist_trainer.config import TrainConfig
 from dist_trainer.distributed import World, share_of_cores
-from dist_trainer.envs import EnvPool, EnvSpec
+from dist_trainer.env_groups import EnvGroups
+from dist_trainer.envs import EnvSpec
 from dist_trainer.errors import ConfigError
 from dist_trainer.keyed import keyed_generators, keyed_seed
 from dist_trainer.normalize import ObservationNormalizer, ReturnNormalizer
@@ -31,7 +32,7 @@ NOT_FOR_POLICY = ("action_kinds",)  # for validation before torch is imported
 class Learner:
     config: TrainConfig
     world: World
-    pool: EnvPool
+    pool: EnvGroups
     policy: Policy
     observations: ObservationNormalizer
     returns: ReturnNormalizer
@@ -95,11 +96,13 @@ def make_observation_normalizer(config: TrainConfig, spec: EnvSpec, device: torc
     )
 
 
-def make_pool(config: TrainConfig, world: World, seed: int) -> EnvPool:
-    """This learner's contiguous slice of the global environments."""
+def make_pool(config: TrainConfig, world: World, seed: int) -> EnvGroups:
+    """This learner's contiguous slice of the global environments. By default two groups take turns with a GPU."""
     envs = config.total_envs // world.size
     threads = config.env_threads or share_of_cores(world.local_size)
-    return EnvPool(config.env, num_envs=envs, first_env=world.rank * envs, seed=seed, threads=threads)
+    groups = config.env_groups or (2 if world.device.type == "cuda" and envs % 2 == 0 else 1)
+    first = world.rank * envs
+    return EnvGroups(config.env, num_envs=envs, first_env=first, seed=seed, threads=threads, groups=groups)
 
 
 def make_learner(config: TrainConfig, world: World) -> Learner:
@@ -119,6 +122,7 @@ def make_learner(config: TrainConfig, world: World) -> Learner:
         clip=config.normalize.clip,
         device=world.device,
     )
+    collector = Collector(pool, policy, observations, config.horizon, world.device, cuda_graphs=config.cuda_graphs)
     return Learner(
         config=config,
         world=world,
@@ -126,7 +130,7 @@ def make_learner(config: TrainConfig, world: World) -> Learner:
         policy=policy,
         observations=observations,
         returns=returns,
-        collector=Collector(pool, policy, observations, config.horizon, world.device),
+        collector=collector,
         gradients=GradientBucket(policy),
         optimizer=optimizers.make_optimizer(config.optimizer, policy, world),
     )

@@ -45,10 +45,9 @@ class Rollout:
         return replace(self, **per_step)
 
 
-def empty_rollout(
-    spec: EnvSpec, horizon: int, rows: int, state: Tensor, dtype: torch.dtype, device: torch.device
-) -> Rollout:
-    """Room for a rollout. `state` (L, N, H): one such; `dtype`: the policy's."""
+def empty_rollout(spec: EnvSpec, horizon: int, state: Tensor, dtype: torch.dtype, device: torch.device) -> Rollout:
+    """Room for a rollout of the environments whose recurrent state is like `state` (L, N, H). `dtype`: the policy's."""
+    rows = state.shape[1]
 
     def empty(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=device)

@@ -38,6 +38,7 @@ RESUMABLE = (
         "keep_checkpoints",
     ),
     *("max_bad_updates", "collective_timeout_s", "device", "compile_optimizer", "torch_threads", "env_threads"),
+    *("env_groups", "cuda_graphs"),
     *("precision", "reduce_dtype", "preemption.*"),
 )
 NOT_RESUMABLE = "ppo.minibatches"
@@ -163,7 +164,9 @@ def check_settings(config: TrainConfig) -> None:
     """Refuses values and combinations that cannot work. Raises ConfigError."""
     _at_least(config, "", 1, "total_envs", "horizon", "total_env_steps", "log_every")
     _threads(config)
-    _at_least(config, "", 1, "checkpoint_every", "keep_checkpoints", "max_bad_updates", "collective_timeout_s")
+    _at_least(
+        config, "", 1, "env_groups", "checkpoint_every", "keep_checkpoints", "max_bad_updates", "collective_timeout_s"
+    )
     _at_least(config, "", 0, "seed", "check_every", "diagnostics_every")
     _require(config.seed < 2**63, "seed", config.seed, "must be below 2**63")
     _require(config.checkpoint_minutes > 0, "checkpoint_minutes", config.checkpoint_minutes, "must be above 0")
@@ -247,6 +250,7 @@ def check_division(config: TrainConfig, world_size: int, resumed: bool = False) 
         what = f"the run has {groups} groups of environments (total_envs / ppo.minibatches) to divide"
         raise ConfigError("number of learners", world_size, f"{what}; valid: {valid}")
     check_total_envs(config.total_envs, world_size, config.ppo.minibatches)
+    check_env_groups(config.env_groups, config.total_envs // world_size)
 
 
 def check_shard_group(size: int, world_size: int) -> None:
@@ -254,6 +258,13 @@ def check_shard_group(size: int, world_size: int) -> None:
     if world_size % size:
         valid = ", ".join(str(number) for number in range(1, world_size + 1) if world_size % number == 0)
         raise ConfigError("optimizer.shard_group", size, f"must divide {world_size} learners; valid: {valid}")
+
+
+def check_env_groups(groups: int | None, envs: int) -> None:
+    """Raises ConfigError if a learner's environments cannot be cut into so many groups."""
+    if groups and envs % groups:
+        valid = ", ".join(str(number) for number in range(1, min(envs, 64) + 1) if envs % number == 0)
+        raise ConfigError("env_groups", groups, f"must divide the {envs} environments of a learner; valid: {valid}")
 
 
 def check_total_envs(total_envs: int, learners: int, minibatches: int) -> None:

@@ -168,13 +168,14 @@ def train_with_a_slow_learner(
     collect = Collector.collect
 
     def slow_collect(self: Collector, *arguments: Any) -> Rollout:
-        recv = self.pool.recv
+        (group,) = self.groups
+        recv = group.pool.recv
 
         def slow_recv() -> None:
             time.sleep(0.1 if world.rank == slow else 0)  # this is the slow learner; nobody waits for it
             recv()
 
-        with mock.patch.object(self.pool, "recv", slow_recv):
+        with mock.patch.object(group.pool, "recv", slow_recv):
             rollout = collect(self, *arguments)
         lengths.append(rollout.horizon)
         return rollout

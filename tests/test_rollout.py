@@ -99,9 +99,10 @@ class FinalObservations:
     """Notes what the pool says about truncated episodes, step by step."""
 
     def __init__(self, learner: Learner, patch: pytest.MonkeyPatch):
-        self.pool, self.receive = learner.pool, learner.pool.recv
+        (self.pool,) = learner.pool.pools
+        self.receive = self.pool.recv
         self.steps: list[tuple[Tensor, Tensor]] = []  # truncated (N,), final observations (N, *shape)
-        patch.setattr(learner.pool, "recv", self.recv)
+        patch.setattr(self.pool, "recv", self.recv)
 
     def recv(self) -> None:
         self.receive()
@@ -147,7 +148,7 @@ def test_values_are_the_policy_s(env: str, policy: str, monkeypatch: pytest.Monk
         torch.testing.assert_close(learner.collector.state, state, rtol=1e-5, atol=1e-6)
         assert learner.collector.state[:, rollout.done[-1]].eq(0).all()
         state = learner.collector.state.clone()
-        shown = torch.from_numpy(learner.pool.observations.copy())
+        shown = torch.from_numpy(learner.pool.pools[0].observations.copy())
         with torch.no_grad():
             last = learner.policy.act(learner.observations(shown), state)[1]
         torch.testing.assert_close(rollout.last_values, last, rtol=1e-5, atol=1e-6)

@@ -82,13 +82,14 @@ def first_rollout(world: World, config: TrainConfig) -> dict[str, NDArray[Any]]:
     """The first rollout and its noise, time first and rows second."""
     learner = start(config, world)
     noise: list[NDArray[Any]] = []
-    send = learner.pool.send
+    (pool,) = learner.pool.pools
+    send = pool.send
 
     def recording_send() -> None:
-        noise.append(learner.pool.noise.copy())
+        noise.append(pool.noise.copy())
         send()
 
-    with mock.patch.object(learner.pool, "send", recording_send):
+    with mock.patch.object(pool, "send", recording_send):
         rollout = learner.collector.collect()
     names = ("observations", "actions", "rewards", "terminated", "done")
     return {name: getattr(rollout, name).numpy().copy() for name in names} | {"noise": np.stack(noise)}
