@@ -162,6 +162,8 @@ def _spectra(unit: Unit) -> Iterator[tuple[Tensor, Tensor]]:
     low_rank = []  # (d, U, V) of each weight: together, one matrix
     for weight in unit.weights:
         for view in unit.inner.state.get(weight, {}).values():  # heavyball's state of each part of a weight
+            if not isinstance(view, dict):  # of an optimizer of torch's
+                continue
             found = {match[1]: state for name, state in view.items() if (match := MATRIX_STATE.search(name))}
             if "GG" in found:  # its Q is a basis, not a factor
                 factors = [_gram_extremes(gram) for gram in found["GG"] if gram is not None]
