@@ -32,7 +32,17 @@ def run_evaluate(arguments: Sequence[str]) -> int:
     return run(*plan)
 
 
-VERBS: dict[str, Callable[[Sequence[str]], int]] = {"train": run_train, "evaluate": run_evaluate}
+def run_autotune(arguments: Sequence[str]) -> int:
+    from dist_trainer import autotune
+
+    return autotune.run(autotune.plan_autotune(arguments))
+
+
+VERBS: dict[str, Callable[[Sequence[str]], int]] = {
+    "train": run_train,
+    "evaluate": run_evaluate,
+    "autotune": run_autotune,
+}
 
 
 def take_cfg(arguments: Sequence[str]) -> tuple[bool, list[str]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dist_trainer import optimizers
 from dist_trainer.checkpoint_file import checkpoint_path, prune_checkpoints, read_checkpoint, write_checkpoint
@@ -27,11 +27,11 @@ def save_checkpoint(learner: Learner, run_dir: Path, keep: int, extra: Callable[
 
     Raises OSError on the first learner if something cannot be written; the others have then done their part.
     """
-    world = learner.world
+    world, start = learner.world, learner.rollout_start
     per_env = {
         # (E, bytes), (L, E * A, H), (E * A,) over all learners, in the order of the global environment ids
-        "snapshot": world.gather(torch.from_numpy(learner.pool.snapshot()), 0),
-        "state": world.gather(learner.collector.state, 1),
+        "snapshot": world.gather(torch.from_numpy(start.snapshot), 0),
+        "state": world.gather(start.state, 1),
         "running_returns": world.gather(learner.returns.running, 0),
     }
     optimizer = optimizers.gather_captured(learner.optimizer, world)
@@ -47,6 +47,7 @@ def save_checkpoint(learner: Learner, run_dir: Path, keep: int, extra: Callable[
             "policy": learner.policy.state_dict(),
             "optimizer": optimizer,
             "observation_normalizer": learner.observations.state_dict(),
+            "acting": [module.state_dict() for module in _acting(learner)],
             "return_moments": learner.returns.moments.state_dict(),
             "per_env": per_env,
             "extra": extra(),
@@ -55,6 +56,11 @@ def save_checkpoint(learner: Learner, run_dir: Path, keep: int, extra: Callable[
     )
     write_checkpoint(checkpoint_path(run_dir, learner.iteration), payload.getvalue())
     prune_checkpoints(run_dir, keep)
+
+
+def _acting(learner: Learner) -> list[nn.Module]:
+    """What acts with weights and statistics of its own: with overlap, those of one update before."""
+    return [learner.collector.policy, learner.collector.normalizer] if learner.config.overlap else []
 
 
 def load_file(path: Path) -> dict[str, Any]:
@@ -76,6 +82,8 @@ def load_checkpoint(learner: Learner, path: Path) -> dict[str, Any]:
     learner.policy.load_state_dict(saved["policy"])
     optimizers.restore(learner.optimizer, saved["optimizer"])
     learner.observations.load_state_dict(saved["observation_normalizer"])
+    for module, state in zip(_acting(learner), saved["acting"], strict=True):
+        module.load_state_dict(state)
     learner.returns.moments.load_state_dict(saved["return_moments"])
     per_env = saved["per_env"]
     learner.pool.restore(_slice(per_env["snapshot"], 0, learner.world).numpy())

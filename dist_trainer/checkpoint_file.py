@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dist_trainer.errors import ConfigError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _MAGIC = b"dist_trainer checkpoint"
 _NAME = re.compile(r"iteration_(\d+)\.ckpt")
 

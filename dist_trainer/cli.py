@@ -23,11 +23,16 @@ from dist_trainer.envs import EnvSpec, default_params, env_spec
 from dist_trainer.errors import ConfigError, choices
 from dist_trainer.run_folder import CONFIG_FILE, check_run_dir
 from dist_trainer.target import check_module
-from dist_trainer.validation import check_division, check_resumable, check_settings, validate_evaluate
+from dist_trainer.validation import (
+    check_division,
+    check_resumable,
+    check_settings,
+    validate_evaluate,
+)
 
 GROUPS_WITH_TARGET = ("policy", "optimizer")
-GROUPS = ("env", *GROUPS_WITH_TARGET)
-PATHS = ("run_dir", "resume", "checkpoint", "json")  # taken as they are written
+GROUPS = ("env", *GROUPS_WITH_TARGET, "machine")
+PATHS = ("run_dir", "resume", "checkpoint", "json", "output")  # taken as they are written
 
 
 def config_dir() -> Path:
@@ -48,7 +53,7 @@ class Setting:
     value: Any
 
 
-def _parse(arguments: Sequence[str]) -> list[Setting]:
+def parse(arguments: Sequence[str]) -> list[Setting]:
     """Raises ConfigError where an argument is no setting."""
     parser = OverridesParser.create()
     parsed = []
@@ -115,7 +120,7 @@ def _like(value: Any, default: Any, any_length: bool) -> bool:
     return default is None or type(value) is type(default) or (type(value) is int and type(default) is float)
 
 
-def _apply(base: DictConfig, settings: Sequence[Setting]) -> Any:
+def apply(base: DictConfig, settings: Sequence[Setting]) -> Any:
     """`base` with the settings, as its dataclass. Raises ConfigError."""
     defaults: Any = OmegaConf.to_container(base)
     try:
@@ -133,7 +138,7 @@ def _apply(base: DictConfig, settings: Sequence[Setting]) -> Any:
 
 def compose_train(arguments: Sequence[str]) -> tuple[TrainConfig, dict[str, str]]:
     """The configuration of a new run, and the chosen file of each group. Raises ConfigError."""
-    settings = _parse(arguments)
+    settings = parse(arguments)
     files = {}
     for setting in settings:
         if setting.key in GROUPS:
@@ -154,7 +159,7 @@ def compose_train(arguments: Sequence[str]) -> tuple[TrainConfig, dict[str, str]
     del base["hydra"]
     env_name = next((s.value for s in reversed(settings) if s.key == "env.name"), base.env.name)
     base.env.params = {**default_params(env_name), **base.env.params}
-    return _apply(base, [setting for setting in settings if setting.key not in GROUPS]), names
+    return apply(base, [setting for setting in settings if setting.key not in GROUPS]), names
 
 
 def _as_config_error(error: Exception) -> ConfigError:
@@ -193,7 +198,7 @@ class TrainPlan:
 
 def plan_train(arguments: Sequence[str], world_size: int) -> TrainPlan:
     """Everything that can be checked before torch is imported and learners connect. Raises ConfigError."""
-    settings = _parse(arguments)
+    settings = parse(arguments)
     resume = next((setting.value for setting in settings if setting.key == "resume"), None)
     if resume:
         config, checkpoint = _plan_resume(resume, [setting for setting in settings if setting.key != "resume"])
@@ -223,7 +228,7 @@ def _plan_resume(resume: str, settings: Sequence[Setting]) -> tuple[TrainConfig,
         if setting.key not in GROUPS:
             _check_key(OmegaConf.to_container(base), setting)
         check_resumable(setting.key, setting.value)
-    return dataclasses.replace(_apply(base, settings), run_dir=str(run_dir)), checkpoint
+    return dataclasses.replace(apply(base, settings), run_dir=str(run_dir)), checkpoint
 
 
 def check_policy_fits(config: TrainConfig, spec: EnvSpec) -> None:
@@ -255,15 +260,15 @@ def check_memory(config: TrainConfig, spec: EnvSpec) -> None:
 
 def plan_evaluate(arguments: Sequence[str]) -> tuple[EvaluateConfig, TrainConfig, Path]:
     """What to evaluate, the configuration it was trained with, and the checkpoint file. Raises ConfigError."""
-    config: EvaluateConfig = _apply(OmegaConf.structured(EvaluateConfig), _parse(arguments))
+    config: EvaluateConfig = apply(OmegaConf.structured(EvaluateConfig), parse(arguments))
     validate_evaluate(config)
     checkpoint = find_checkpoint(config.checkpoint, "checkpoint")
     if config.json:
-        _check_writable("json", Path(config.json))
+        check_writable("json", Path(config.json))
     return config, load_train_config(checkpoint.parent.parent), checkpoint
 
 
-def _check_writable(name: str, file: Path) -> None:
+def check_writable(name: str, file: Path) -> None:
     """Raises ConfigError. Tries, because permission bits say nothing to root; leaves no new file behind."""
     is_new = not file.exists()
     try:
@@ -276,6 +281,8 @@ def _check_writable(name: str, file: Path) -> None:
 
 def job_text(verb: str, arguments: Sequence[str]) -> str:
     """What `--cfg job` prints: the resolved configuration. Raises ConfigError if it could not be run."""
+    if verb not in ("train", "evaluate"):
+        raise ConfigError("--cfg", "job", f"shows what train and evaluate would do, not {verb}")
     is_train = verb == "train"
     config: Any = plan_train(arguments, launched("WORLD_SIZE")).config if is_train else plan_evaluate(arguments)[0]
     return OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config)))

@@ -118,6 +118,7 @@ class TrainConfig:
     torch_threads: int | None = None  # per learner; default: this machine's cores shared out over its learners
     env_threads: int | None = None  # per learner; default: the same
     env_groups: int | None = None  # of a learner's environments: one acts, the others step; null: 1 on CPU, 2 on CUDA
+    overlap: bool = False  # collect the next rollout, with the weights of before the update, while the learner works
     cuda_graphs: bool = True  # on CUDA a step of acting is recorded once and replayed; some policies cannot be
 
     log_every: int = 1  # iterations between points in TensorBoard
@@ -154,3 +155,11 @@ class EvaluateConfig:
     env_threads: int | None = None  # the same
     require_mean_return: float | None = None  # exit with status 1 below it
     json: str | None = None  # also write the result to this file
+
+
+@dataclass
+class AutotuneConfig:
+    """`python -m dist_trainer autotune`."""
+
+    iterations: int = 6  # of each short run that are timed
+    output: str | None = None  # the yaml file to write; default: configs/machine/<name of this machine>.yaml

@@ -18,6 +18,7 @@ dist_trainer: PPO with an LSTM on C++ environments, on any number of learners.
 
   python -m dist_trainer train    [SETTING=VALUE ...]   train an agent
   python -m dist_trainer evaluate checkpoint=RUN ...    play episodes with a trained agent, print its score
+  python -m dist_trainer autotune [SETTING=VALUE ...]   find this machine's best threads and number of learners
 
 Several learners:   torchrun --standalone --nproc-per-node=8 -m dist_trainer train env=breakout
 Continue a run:     python -m dist_trainer train resume=runs/NAME
@@ -28,11 +29,13 @@ Those of a choice:  python -m dist_trainer train --help env=breakout optimizer=s
 
 
 def verb_help(verb: str, arguments: Sequence[str] = ()) -> str:
-    """The settings of `train` or `evaluate`; of each group those of the file that the arguments choose."""
+    """A verb's settings; of each of train's groups those of the file that the arguments choose."""
     if verb == "evaluate":
-        return "python -m dist_trainer evaluate checkpoint=RUN [SETTING=VALUE ...]\n\n" + _settings(
-            config.EvaluateConfig()
-        )
+        usage = "python -m dist_trainer evaluate checkpoint=RUN [SETTING=VALUE ...]"
+        return f"{usage}\n\n{_settings(config.EvaluateConfig())}"
+    if verb == "autotune":
+        usage = "python -m dist_trainer autotune [SETTING=VALUE ...]"
+        return f"{usage}\n\n{_settings(config.AutotuneConfig())}\n\nand those of the training (train --help)"
     parts = ["python -m dist_trainer train [SETTING=VALUE ...]", _settings(config.TrainConfig())]
     parts += _nested(config.TrainConfig())
     given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
@@ -44,8 +47,9 @@ def verb_help(verb: str, arguments: Sequence[str] = ()) -> str:
         if group == "env":
             lines += [f"params.{name}: {value} # default" for name, value in default_params(choice).items()]
         indented = "".join(f"  {line}\n" for line in lines)
-        title = f"{group}={{{','.join(group_choices(group))}}}: a file in configs/{group}; here {choice}, with its own"
-        parts.append(f"{title} {group}.*\n{indented}".rstrip())
+        title = f"{group}={{{','.join(group_choices(group))}}}: a file in configs/{group}; here {choice}"
+        own = "" if group == "machine" else f", with its own {group}.*"
+        parts.append(f"{title}{own}\n{indented}".rstrip())
     return "\n\n".join(parts)
 
 

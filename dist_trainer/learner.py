@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dist_trainer import optimizers
@@ -29,6 +32,14 @@ NOT_FOR_POLICY = ("action_kinds",)  # for validation before torch is imported
 
 
 @dataclass
+class RolloutStart:
+    """All that it takes, besides the policy, to collect a rollout again."""
+
+    snapshot: NDArray[np.uint8]  # of this learner's environments
+    state: Tensor  # (L, N, H)
+
+
+@dataclass
 class Learner:
     config: TrainConfig
     world: World
@@ -43,7 +54,12 @@ class Learner:
     iteration: int = 0  # rollouts that were collected and learned from
     optimizer_step: int = 0
     missed_env_steps: int = 0  # of rollouts that were cut short
+    next_start: RolloutStart | None = None  # if the next rollout is there already (overlap.py): where it began
     rate_factor: float = 1.0  # on the learning rate, see schedule.adapt_rate
+
+    @property
+    def rollout_start(self) -> RolloutStart:
+        return self.next_start or RolloutStart(self.pool.snapshot(), self.collector.state)
 
     @property
     def env_steps(self) -> int:
@@ -122,7 +138,9 @@ def make_learner(config: TrainConfig, world: World) -> Learner:
         clip=config.normalize.clip,
         device=world.device,
     )
-    collector = Collector(pool, policy, observations, config.horizon, world.device, cuda_graphs=config.cuda_graphs)
+    # With overlap, acting goes on with weights and statistics that learning has moved on from.
+    acting = copy.deepcopy((policy, observations)) if config.overlap else (policy, observations)
+    collector = Collector(pool, *acting, config.horizon, world.device, cuda_graphs=config.cuda_graphs)
     return Learner(
         config=config,
         world=world,

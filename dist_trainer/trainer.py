@@ -14,8 +14,8 @@ from dist_trainer.config import TrainConfig
 from dist_trainer.distributed import World
 from dist_trainer.drift import check_for_drift
 from dist_trainer.learner import make_learner, warm_up_normalizer
+from dist_trainer.overlap import rollouts_of
 from dist_trainer.ppo import mean_kl
-from dist_trainer.preemption import Preemption
 from dist_trainer.report import Report, add_up
 from dist_trainer.run_folder import write_run
 from dist_trainer.schedule import adapt_rate
@@ -41,14 +41,14 @@ def train(config: TrainConfig, world: World, run_dir: Path, resume_from: Path | 
     if not resume_from:
         warm_up_normalizer(learner)
         save_checkpoint(learner, run_dir, config.keep_checkpoints, report.state)
-    preemption = Preemption(config.preemption, world, config.horizon)
+    next_rollout = rollouts_of(learner)
     undone_in_a_row = 0
     with report:
         while not learner.finished:
             report.phase("rollout")
-            rollout = preemption.collect(learner.collector, learner.iteration)
-            report.phase("learn")
-            update = learn(learner, rollout)
+            with next_rollout(learner.iteration) as rollout:
+                report.phase("learn")
+                update = learn(learner, rollout)
             learner.iteration += 1
             learner.missed_env_steps += config.horizon_env_steps - update.env_steps
 

@@ -72,7 +72,8 @@ def learn(learner: Learner, rollout: Rollout) -> Update:
         scaled = normalize_globally(advantages, world) if config.ppo.normalize_advantages else advantages
         return Experience(rollout, scaled, targets)
 
-    experience = estimate(log_ratio=None)
+    lags = config.overlap and config.ppo.advantage == "vtrace"  # acted with other weights
+    experience = estimate(rollout_log_ratio(learner, rollout) if lags else None)
     lr = config.optimizer["lr"] * schedule_factor(config.schedule, learner.progress) * learner.rate_factor
     precond_factor = schedule_factor(config.precond_schedule, learner.progress)
     counts = count_globally(learner, rollout)

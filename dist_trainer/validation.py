@@ -10,7 +10,14 @@ from collections.abc import Callable
 from fnmatch import fnmatchcase
 from typing import Any
 
-from dist_trainer.config import BatchScalingConfig, EvaluateConfig, PreemptionConfig, ScheduleConfig, TrainConfig
+from dist_trainer.config import (
+    AutotuneConfig,
+    BatchScalingConfig,
+    EvaluateConfig,
+    PreemptionConfig,
+    ScheduleConfig,
+    TrainConfig,
+)
 from dist_trainer.errors import ConfigError, choices
 
 MOST_THREADS = 1024
@@ -209,6 +216,8 @@ def check_settings(config: TrainConfig) -> None:
             _require(value == getattr(BatchScalingConfig, name), f"batch_scaling.{name}", value, valid)
     if preemption.fraction is not None:
         _fraction(preemption, "preemption.", "fraction")
+        valid = "must be null with overlap=true: nobody would wait for the stragglers' rollouts then"
+        _require(not config.overlap, "preemption.fraction", preemption.fraction, valid)
     else:
         least = preemption.min_horizon
         acts = least == PreemptionConfig.min_horizon
@@ -285,3 +294,7 @@ def validate_evaluate(config: EvaluateConfig) -> None:
     _at_least(config, "", 0, "seed")
     _require(config.seed < 2**63, "seed", config.seed, "must be below 2**63")
     _one_of("device", config.device, ("auto", "cpu", "cuda"))
+
+
+def validate_autotune(config: AutotuneConfig) -> None:
+    _at_least(config, "", 1, "iterations")

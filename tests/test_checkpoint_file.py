@@ -96,8 +96,8 @@ def test_any_damage_to_the_header_is_refused(run_dir: Path) -> None:
 def test_other_format_version_is_named(run_dir: Path) -> None:
     path = checkpoint_path(run_dir, 3)
     write_checkpoint(path, b"payload")
-    path.write_bytes(path.read_bytes().replace(b"checkpoint 2 ", b"checkpoint 7 ", 1))
-    with pytest.raises(ConfigError, match="another format version than 2"):
+    path.write_bytes(path.read_bytes().replace(b"checkpoint 3 ", b"checkpoint 7 ", 1))
+    with pytest.raises(ConfigError, match="another format version than 3"):
         read_checkpoint(path)
 
 
