@@ -325,8 +325,8 @@ def test_one_flipped_bit_is_found(worlds: dict[int, Learners], kind: str, bit: i
     """check_identical passes equal learners; one bit on one of three is told, to all of them, by tensor and rank."""
     config = make_config(*CARTPOLE, "optimizer=muon", "policy=lstm")
     all_names = worlds[1].run(first_names, config)[0]
-    # Not a counter: units that are stepped together have one between them.
-    names = [name for name in all_names if name.startswith(kind) and not name.endswith("/step")]
+    # No counter and no rate: units that are stepped together have one between them.
+    names = [name for name in all_names if name.startswith(kind) and not name.endswith(("/step", "/prev_lr"))]
     name = names[len(names) // 2]
     for before, after in worlds[3].run(flip_a_bit, config, name, bit):
         assert before == ""
