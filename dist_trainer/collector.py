@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dist_trainer.acting import ActingStep
-from dist_trainer.device_link import DeviceLink
+from dist_trainer.device_link import DeviceLink, to_device
 from dist_trainer.env_groups import EnvGroups
 from dist_trainer.envs import EnvPool
 from dist_trainer.normalize import ObservationNormalizer
@@ -53,6 +53,8 @@ class Group:
     def __init__(self, pool: EnvPool, step: ActingStep, link: DeviceLink, first_row: int, rollout: Rollout):
         self.pool, self.step, self.link, self.first_row, self.rollout = pool, step, link, first_row, rollout
         self.columns = slice(first_row, first_row + pool.rows)
+        on_host = rollout.observations.device.type == "cpu"
+        self.seen = torch.from_numpy(pool.observations) if on_host else link.incoming.observations
         per_step = [getattr(rollout, name)[:, self.columns].unbind() for name in PER_STEP]
         self.rows = [Row(*views) for views in zip(*per_step, strict=True)]
         self.ended = np.zeros((rollout.horizon, pool.rows), np.bool_)  # `done`, on the host
@@ -67,7 +69,7 @@ class Group:
     def act(self, t: int) -> None:
         """Chooses the actions of step t; the environments set out."""
         row, step = self.rows[t], self.step
-        row.observations.copy_(self.link.incoming.observations)
+        row.observations.copy_(self.seen)
         step.run()
         self.link.answer(step.decision.actions)
         row.actions.copy_(step.decision.actions)
@@ -92,7 +94,7 @@ class Group:
         rows = np.flatnonzero(self.pool.truncated)
         state = self.step.state  # not yet reset: the next step begins with that
         where = t * self.rollout.initial_state.shape[1] + self.first_row + rows
-        chosen = state.index_select(1, to_device(rows, state.device))
+        chosen = state.index_select(1, to_device(torch.from_numpy(rows), state.device))
         self.cut_off.append(CutOff(where, self.pool.final_observations[rows], chosen))
 
 
@@ -108,10 +110,12 @@ class Collector:
         device: torch.device,
         *,
         cuda_graphs: bool = False,
+        rollout_memory: str = "device",
     ):
         self.policy, self.normalizer, self.horizon, self.device = policy, normalizer, horizon, device
         state = policy.initial_state(pool.rows)
-        self._rollout = empty_rollout(pool.spec, horizon, state, normalizer.dtype, device)
+        observation_device = torch.device("cpu") if rollout_memory == "host" else device
+        self._rollout = empty_rollout(pool.spec, horizon, state, normalizer.dtype, observation_device)
         self.groups = []
         for index, own in enumerate(pool.pools):
             link = DeviceLink(own, device)
@@ -155,14 +159,8 @@ class Collector:
         """Values of the truncated episodes' final observations, all in one call."""
         if not cut_off:
             return
-        observations = to_device(np.concatenate([part.observations for part in cut_off]), self.device)
+        final = torch.from_numpy(np.concatenate([part.observations for part in cut_off]))
         state = torch.cat([part.state for part in cut_off], 1)
-        values = acting(self.policy, self.normalizer(observations), state)[1]
-        where = to_device(np.concatenate([part.where for part in cut_off]), self.device)
-        rollout.final_values.view(-1).index_copy_(0, where, values)
-
-
-def to_device(array: NDArray[np.generic], device: torch.device) -> Tensor:
-    """Without waiting for what the device is doing."""
-    tensor = torch.from_numpy(array)
-    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+        values = acting(self.policy, self.normalizer(to_device(final, self.device)), state)[1]
+        where = torch.from_numpy(np.concatenate([part.where for part in cut_off]))
+        rollout.final_values.view(-1).index_copy_(0, to_device(where, self.device), values)

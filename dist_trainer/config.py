@@ -119,6 +119,7 @@ class TrainConfig:
     env_threads: int | None = None  # per learner; default: the same
     env_groups: int | None = None  # of a learner's environments: one acts, the others step; null: 1 on CPU, 2 on CUDA
     overlap: bool = False  # collect the next rollout, with the weights of before the update, while the learner works
+    rollout_memory: str = "device"  # of observations: device | host (saves a GPU's memory; minibatches are sent to it)
     cuda_graphs: bool = True  # on CUDA a step of acting is recorded once and replayed; some policies cannot be
 
     log_every: int = 1  # iterations between points in TensorBoard

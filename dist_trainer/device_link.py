@@ -87,6 +87,13 @@ class PageLocked:
             self._buffer.copy_(self.tensor)
 
 
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Without waiting for what the device is doing."""
+    if tensor.device.type == "cpu" and device.type == "cuda":
+        tensor = tensor.pin_memory()  # does nothing to what is page-locked
+    return tensor.to(device, non_blocking=True)
+
+
 def _lock(buffer: NDArray[Any], device: torch.device) -> bool:
     """Whether the system has locked the buffer's pages."""
     cudart: Any = torch.cuda.cudart()

@@ -25,6 +25,7 @@ from dist_trainer.optimizers.compilation import missing_for_compilation, set_com
 from dist_trainer.optimizers.own_state import OwnState
 from dist_trainer.policies import Policy
 from dist_trainer.ppo import GradientBucket
+from dist_trainer.prefetch import Prefetcher
 from dist_trainer.target import make
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
@@ -50,6 +51,7 @@ class Learner:
     collector: Collector
     gradients: GradientBucket
     optimizer: optimizers.Optimizer
+    prefetcher: Prefetcher | None  # with rollout_memory=host
     own_state: OwnState = field(default_factory=OwnState)
     iteration: int = 0  # rollouts that were collected and learned from
     optimizer_step: int = 0
@@ -140,7 +142,11 @@ def make_learner(config: TrainConfig, world: World) -> Learner:
     )
     # With overlap, acting goes on with weights and statistics that learning has moved on from.
     acting = copy.deepcopy((policy, observations)) if config.overlap else (policy, observations)
-    collector = Collector(pool, *acting, config.horizon, world.device, cuda_graphs=config.cuda_graphs)
+    collector = Collector(
+        *(pool, *acting, config.horizon, world.device),
+        cuda_graphs=config.cuda_graphs,
+        rollout_memory=config.rollout_memory,
+    )
     return Learner(
         config=config,
         world=world,
@@ -151,6 +157,7 @@ def make_learner(config: TrainConfig, world: World) -> Learner:
         collector=collector,
         gradients=GradientBucket(policy),
         optimizer=optimizers.make_optimizer(config.optimizer, policy, world),
+        prefetcher=Prefetcher(world.device) if config.rollout_memory == "host" else None,
     )
 
 

@@ -33,14 +33,15 @@ class RunningMoments(nn.Module):
     def update(self, batch: Tensor, world: World) -> None:
         """Merges in a batch (..., *shape) from each learner. One broadcast of a sample and one all-reduce.
 
-        Works through it in parts: a float64 copy of all observations at once would be the largest tensor of the run.
+        Works through it in parts: a float64 copy of all observations at once would be the largest tensor of the run,
+        and they may be on the host.
         """
         rows = batch.reshape(-1, *self.mean.shape)
-        first = world.broadcast_(rows[0].to(torch.float64, copy=True))
+        first = world.broadcast_(rows[0].to(self.mean.device, torch.float64, copy=True))
         pivot = torch.where(self.count > 0, self.mean, first)
         own = torch.zeros((3, *self.mean.shape), dtype=torch.float64, device=self.mean.device)
         for part in rows.split(max(1, PART_SIZE // self.mean.numel())):
-            deviations = part.to(torch.float64) - pivot
+            deviations = part.to(self.mean.device, torch.float64) - pivot
             own[0] += len(deviations)
             own[1] += deviations.sum(0)
             own[2] += deviations.square_().sum(0)

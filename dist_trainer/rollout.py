@@ -6,6 +6,7 @@ state, M minibatches, S = N / M rows of a minibatch (its segments).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -13,8 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dist_trainer.device_link import to_device
 from dist_trainer.envs import EnvSpec
 from dist_trainer.keyed import keyed_seed
+from dist_trainer.prefetch import read_rows
 
 NOT_PER_STEP = ("last_values", "initial_state", "done_counts")
 
@@ -45,18 +48,21 @@ class Rollout:
         return replace(self, **per_step)
 
 
-def empty_rollout(spec: EnvSpec, horizon: int, state: Tensor, dtype: torch.dtype, device: torch.device) -> Rollout:
-    """Room for a rollout of the environments whose recurrent state is like `state` (L, N, H). `dtype`: the policy's."""
-    rows = state.shape[1]
+def empty_rollout(
+    spec: EnvSpec, horizon: int, state: Tensor, dtype: torch.dtype, observation_device: torch.device
+) -> Rollout:
+    """Room for a rollout of the environments whose recurrent state is like `state` (L, N, H); all but the observations
+    are where that is. `dtype`: the policy's."""
+    rows, device = state.shape[1], state.device
 
-    def empty(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
+    def empty(*shape: int, dtype: torch.dtype = dtype, device: torch.device = device) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=device)
 
     observation_type = torch.uint8 if spec.observation_is_bytes else torch.float32
     # Continuous actions keep the policy's type: what was sampled, not what the environment rounded and clipped.
     action_type = dtype if spec.action_kind == "continuous" else torch.int32
     return Rollout(
-        observations=empty(horizon, rows, *spec.observation_shape, dtype=observation_type),
+        observations=empty(horizon, rows, *spec.observation_shape, dtype=observation_type, device=observation_device),
         actions=empty(horizon, rows, spec.action_components, dtype=action_type),
         log_probs=empty(horizon, rows),
         values=empty(horizon, rows),
@@ -105,14 +111,24 @@ def minibatch_rows(
     return rows.flatten(1)
 
 
-def take_minibatch(rollout: Rollout, advantages: Tensor, targets: Tensor, rows: Tensor, max_done: int) -> Minibatch:
-    """The segments `rows` (S,) of a rollout. `max_done`: at least the largest of their done_counts."""
+def take_minibatch(
+    rollout: Rollout,
+    advantages: Tensor,
+    targets: Tensor,
+    rows: Tensor,
+    max_done: int,
+    read: Callable[[Tensor, Tensor], Tensor] = read_rows,
+) -> Minibatch:
+    """The segments `rows` (S,) of a rollout; they may be given on the host. `max_done`: at least the largest of their
+    done_counts. `read` takes rows of the observations, which may be on the host as well.
+    """
+    index = to_device(rows, rollout.values.device)
 
     def take(tensor: Tensor) -> Tensor:
-        return tensor.index_select(1, rows)
+        return tensor.index_select(1, index)
 
     return Minibatch(
-        observations=take(rollout.observations),
+        observations=to_device(read(rollout.observations, rows), index.device),
         actions=take(rollout.actions),
         log_probs=take(rollout.log_probs),
         values=take(rollout.values),

@@ -45,7 +45,7 @@ RESUMABLE = (
         "keep_checkpoints",
     ),
     *("max_bad_updates", "collective_timeout_s", "device", "compile_optimizer", "torch_threads", "env_threads"),
-    *("env_groups", "cuda_graphs"),
+    *("env_groups", "cuda_graphs", "rollout_memory"),
     *("precision", "reduce_dtype", "preemption.*"),
 )
 NOT_RESUMABLE = "ppo.minibatches"
@@ -180,6 +180,7 @@ def check_settings(config: TrainConfig) -> None:
     # The run folder's config.yaml holds it too, and a ${...} there is a reference to another setting.
     _require("${" not in (config.run_dir or ""), "run_dir", config.run_dir, "must not contain ${")
     _one_of("device", config.device, ("auto", "cpu", "cuda"))
+    _one_of("rollout_memory", config.rollout_memory, ("device", "host"))
     _one_of("on_drift", config.on_drift, ("stop", "resync"))
     _one_of("dtype", config.dtype, ("float32", "float64"))
 
