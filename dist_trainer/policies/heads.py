@@ -149,9 +149,14 @@ def make_action_head(
 
 
 def action_and_value(features: Tensor, action_head: ActionHead, value_head: nn.Linear) -> Tensor:
-    """Features (..., H) -> action parameters and, last, the value (..., P + 1); where both are linear, one product."""
-    if isinstance(action_head, CategoricalHead):
+    """Features (..., H) -> action parameters and, last, the value (..., P + 1); where both are linear, one product.
+
+    In the weights' own type whatever the policy's precision: 8 bits of a value or of a logit are too few.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        features = features.to(value_head.weight.dtype)
+        if not isinstance(action_head, CategoricalHead):
+            return torch.cat([action_head(features), value_head(features)], -1)
         heads = (action_head.logits, value_head)
         weight, bias = torch.cat([head.weight for head in heads]), torch.cat([head.bias for head in heads])
         return nn.functional.linear(features, weight, bias)
-    return torch.cat([action_head(features), value_head(features)], -1)
