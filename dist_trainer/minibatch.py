@@ -5,6 +5,7 @@ Legend: T horizon, M minibatches, S segments of this learner in a minibatch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from dist_trainer.config import PPOConfig
 from dist_trainer.learner import Learner
 from dist_trainer.ppo import LOSS_SUMS, ppo_loss
+from dist_trainer.prefetch import read_rows
 from dist_trainer.rollout import Minibatch, Rollout, minibatch_rows, take_minibatch
 
 
@@ -23,10 +25,11 @@ class Experience:
     rollout: Rollout
     advantages: Tensor  # (T, N)
     targets: Tensor  # (T, N) of the values
+    read: Callable[[Tensor, Tensor], Tensor] = read_rows  # of the observations
 
     def take(self, rows: Tensor, max_done: int) -> Minibatch:
         """The segments `rows` (S,). `max_done`: at least the largest of their done_counts."""
-        return take_minibatch(self.rollout, self.advantages, self.targets, rows, max_done)
+        return take_minibatch(self.rollout, self.advantages, self.targets, rows, max_done, self.read)
 
 
 @dataclass(frozen=True)

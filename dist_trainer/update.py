@@ -12,11 +12,13 @@ from torch import Tensor
 
 from dist_trainer import optimizers
 from dist_trainer.curvature import hand_over_curvature
+from dist_trainer.device_link import to_device
 from dist_trainer.diagnostics import Watch, is_due
 from dist_trainer.learner import DTYPES, Learner, watched_tensors
 from dist_trainer.minibatch import Experience, add_gradient, count_globally, my_minibatch_rows
 from dist_trainer.policies import learning
 from dist_trainer.ppo import LOSS_SUMS, estimate_advantages, mean_kl, normalize_globally, return_sums
+from dist_trainer.prefetch import read_rows
 from dist_trainer.rollout import Rollout, take_minibatch
 from dist_trainer.schedule import schedule_factor
 
@@ -70,7 +72,7 @@ def learn(learner: Learner, rollout: Rollout) -> Update:
     def estimate(log_ratio: Tensor | None) -> Experience:
         advantages, targets = estimate_advantages(config.ppo, rollout, rewards, log_ratio)
         scaled = normalize_globally(advantages, world) if config.ppo.normalize_advantages else advantages
-        return Experience(rollout, scaled, targets)
+        return Experience(rollout, scaled, targets, learner.prefetcher or read_rows)
 
     lags = config.overlap and config.ppo.advantage == "vtrace"  # acted with other weights
     experience = estimate(rollout_log_ratio(learner, rollout) if lags else None)
@@ -89,7 +91,10 @@ def learn(learner: Learner, rollout: Rollout) -> Update:
         rows = my_minibatch_rows(learner, epoch)  # (M, S)
         max_done = rollout.done_counts[rows.numpy()].max(1).tolist()  # (M,)
         epoch_sums = torch.zeros_like(sums)
-        for index, most in zip(rows.to(device).unbind(), max_done, strict=True):
+        if learner.prefetcher:
+            parts = [part for index in rows for part in index.chunk(config.ppo.micro_batches)]
+            learner.prefetcher.expect(rollout.observations, parts)
+        for index, most in zip(rows.unbind(), max_done, strict=True):
             product_norm = hand_over_curvature(learner, experience, index, most, counts.curvature)
             learner.gradients.zero()
             epoch_sums += add_gradient(learner, experience, index, most, config.ppo, counts.minibatch)
@@ -141,10 +146,10 @@ def rollout_log_ratio(learner: Learner, rollout: Rollout) -> Tensor:
     """(T, N) log-probability of the actions under today's policy less that when acting; a minibatch at a time."""
     log_ratio = torch.empty_like(rollout.log_probs)
     count = learner.config.ppo.minibatches
-    for index in torch.arange(learner.pool.rows, device=rollout.log_probs.device).chunk(count):
+    for index in torch.arange(learner.pool.rows).chunk(count):
         batch = take_minibatch(rollout, rollout.values, rollout.values, index, int(rollout.done_counts.max()))
         inputs = learner.observations(batch.observations)
         parameters, _ = learning(learner.policy, inputs, batch.initial_state, batch.done, batch.max_done)
         log_probs, _ = learner.policy.action_head.log_prob_and_entropy(parameters, batch.actions)
-        log_ratio[:, index] = log_probs - batch.log_probs
+        log_ratio.index_copy_(1, to_device(index, log_ratio.device), log_probs - batch.log_probs)
     return log_ratio

@@ -51,7 +51,8 @@ class ResetLSTM(nn.Module):
         """(T, N, features), (2, N, H) -> outputs (T, N, H), state (2, N, H)."""
         weights = [weight_ih, self.weight_hh, self.bias, self.no_bias]
         h, c = state[0:1].contiguous(), state[1:2].contiguous()
-        outputs, h, c = _fused_lstm(inputs, h, c, weights, self.training)
+        training = self.training and torch.is_grad_enabled()  # else nothing is kept for a backward pass
+        outputs, h, c = _fused_lstm(inputs, h, c, weights, training)
         return outputs, torch.cat([h, c])
 
     def step(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
