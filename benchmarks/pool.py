@@ -1,6 +1,6 @@
 """The pool driven from Python, beside a bare C++ loop over the same environments.
 
-    python -m benchmarks.pool [--repeat 9] [--threads 1 2] [--pin]
+    python -m benchmarks.pool [--repeat 9] [--threads 1 2] [--unpinned]
 
 The bare loop (benchmarks/pool_bare.cpp, built here by g++ with the extension's own flags) is the simplest program that
 does the same work on one thread: for every step, for every environment: step, reset if the episode is over, observe,
@@ -10,7 +10,7 @@ other, from a fresh start: a round to warm up, and a round that is timed. Their 
 the same bits. Medians over the repetitions.
 
 The last table is what a send() and a recv() cost by themselves: one environment, one thread, nothing written.
---pin gives each thread but the caller's a core of its own. Keep the machine idle meanwhile.
+Threads are pinned as in a training run of one learner, unless --unpinned. Keep the machine idle meanwhile.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dist_trainer.config import EnvConfig
-from dist_trainer.envs import EnvPool
+from dist_trainer.envs import EnvPool, cores_to_pin
 
 FLAGS = ("-std=c++20", "-O3", "-ffp-contract=off", "-fPIC")  # as in cpp_envs/CMakeLists.txt
 SEED = 1  # as in pool_bare.cpp
@@ -86,7 +86,7 @@ def time_pool(pool: EnvPool, case: Case) -> tuple[float, bytes]:
 
 
 def make_pool(env: str, num_envs: int, threads: int, pin: bool) -> EnvPool:
-    cores = sorted(os.sched_getaffinity(0))[:threads] if pin else ()
+    cores = cores_to_pin(threads, 0, 1) if pin else []
     return EnvPool(EnvConfig(name=env), num_envs=num_envs, first_env=0, seed=SEED, threads=threads, cores=cores)
 
 
@@ -130,17 +130,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=9)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--pin", action="store_true")
+    parser.add_argument("--unpinned", action="store_true")
     options = parser.parse_args()
     columns = ["environment", "environments", "bare loop, M steps/s"]
     for count in options.threads:
         columns += [f"pool, {count} thread{'s' * (count > 1)}", "/ bare", f"/ {options.threads[0]} thread"]
-    print(f"{len(os.sched_getaffinity(0))} cores{', threads pinned' if options.pin else ''}\n")
+    print(f"{len(os.sched_getaffinity(0))} cores{', threads not pinned' if options.unpinned else ''}\n")
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     with tempfile.TemporaryDirectory() as folder:
         program = build_bare(Path(folder))
         for case in CASES:
-            print(f"| {compare(program, case, options.threads, options.pin, options.repeat)} |", flush=True)
+            print(f"| {compare(program, case, options.threads, not options.unpinned, options.repeat)} |", flush=True)
     print(f"\nsend() + recv(), 1 environment, 1 thread: {pair_microseconds(options.repeat):.2f} us")
 
 

@@ -141,7 +141,8 @@ def test_cores_that_cannot_be_had_are_refused(cores: list[int], error: type[Exce
         ([1, 3, 5, 7, 9], 2, 2, [[1, 3], [5, 7]]),  # one is left over
         (range(8, 24), 5, 4, [[], [], [], []]),  # two learners' threads would meet
         (range(3), 1, 4, [[], [], [], []]),  # more learners than cores
-        (range(64), 16, 4, [[], [], [], []]),  # the whole machine: others may be on it
+        (range(64), 32, 2, [list(range(32)), list(range(32, 64))]),  # the whole machine, all of it in use
+        (range(64), 31, 2, [[], []]),  # a part of it: other runs would choose the same
     ],
 )
 def test_learners_of_a_machine_pin_to_cores_of_their_own(
