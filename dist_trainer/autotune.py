@@ -29,7 +29,7 @@ from dist_trainer.validation import validate_autotune
 
 ROUNDS = 2  # of each candidate
 WARM_UP = 2  # iterations that do not count
-MARGIN = 1.02  # a candidate further down the list must be this much faster: the simpler ones come first
+MARGIN = 1.05  # a candidate further down the list must be this much faster: the simpler ones come first
 
 
 @dataclass(frozen=True)

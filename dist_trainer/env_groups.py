@@ -6,6 +6,8 @@ Nothing depends on G: streams are keyed by global ids, and sums are taken in the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,9 +18,19 @@ from dist_trainer.envs import EnvPool
 class EnvGroups:
     """Legend: E/W environments, A agents of each, N = E/W * A rows, G groups of N / G rows."""
 
-    def __init__(self, config: EnvConfig, *, num_envs: int, first_env: int, seed: int, threads: int, groups: int = 1):
+    def __init__(
+        self,
+        config: EnvConfig,
+        *,
+        num_envs: int,
+        first_env: int,
+        seed: int,
+        threads: int,
+        groups: int = 1,
+        cores: Sequence[int] = (),
+    ):
         """`threads`: of each pool, the caller's own among them; for most of the time one pool steps. `groups` must
-        divide `num_envs`."""
+        divide `num_envs`. `cores`: of the threads of every pool, if there are enough; see envs.cores_to_pin."""
         if num_envs % groups:
             raise ValueError(f"{num_envs} environments cannot be cut into {groups} equal groups")
         self.num_envs = num_envs
@@ -26,7 +38,14 @@ class EnvGroups:
         # With the caller alone a pool steps inside send(), and nothing else could be done meanwhile.
         threads = threads if groups == 1 else max(2, threads)
         self.pools = [
-            EnvPool(config, num_envs=size, first_env=first_env + group * size, seed=seed, threads=threads)
+            EnvPool(
+                config,
+                num_envs=size,
+                first_env=first_env + group * size,
+                seed=seed,
+                threads=threads,
+                cores=cores if len(cores) >= threads else (),
+            )
             for group in range(groups)
         ]
         self.spec = self.pools[0].spec

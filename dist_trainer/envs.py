@@ -91,8 +91,8 @@ def cores_to_pin(threads: int, local_rank: int, local_size: int) -> list[int]:
     """The cores for the threads of a pool, one each, or none if they are better left to the scheduler.
 
     The learners of a machine divide the cores that this process may use (its affinity mask, which Slurm and containers
-    narrow) into equal parts. Nothing is pinned if there are more threads than cores in a part, nor if only some cores of
-    a whole machine would be used: other runs would crowd on the same first ones.
+    narrow) into equal parts. Nothing is pinned if there are more threads than cores in a part, nor if only some cores
+    of a whole machine would be used: other runs would crowd on the same first ones.
     """
     allowed = sorted(os.sched_getaffinity(0))
     share = len(allowed) // local_size

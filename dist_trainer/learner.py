@@ -17,7 +17,7 @@ from dist_trainer.collector import Collector
 from dist_trainer.config import TrainConfig
 from dist_trainer.distributed import World, share_of_cores
 from dist_trainer.env_groups import EnvGroups
-from dist_trainer.envs import EnvSpec
+from dist_trainer.envs import EnvSpec, cores_to_pin
 from dist_trainer.errors import ConfigError
 from dist_trainer.keyed import keyed_generators, keyed_seed
 from dist_trainer.normalize import ObservationNormalizer, ReturnNormalizer
@@ -119,8 +119,15 @@ def make_pool(config: TrainConfig, world: World, seed: int) -> EnvGroups:
     envs = config.total_envs // world.size
     threads = config.env_threads or share_of_cores(world.local_size)
     groups = config.env_groups or (2 if world.device.type == "cuda" and envs % 2 == 0 else 1)
-    first = world.rank * envs
-    return EnvGroups(config.env, num_envs=envs, first_env=first, seed=seed, threads=threads, groups=groups)
+    return EnvGroups(
+        config.env,
+        num_envs=envs,
+        first_env=world.rank * envs,
+        seed=seed,
+        threads=threads,
+        groups=groups,
+        cores=cores_to_pin(threads, world.local_rank, world.local_size),
+    )
 
 
 def make_learner(config: TrainConfig, world: World) -> Learner:
