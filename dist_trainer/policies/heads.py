@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from functools import reduce
 
 import torch
@@ -153,7 +154,8 @@ def action_and_value(features: Tensor, action_head: ActionHead, value_head: nn.L
 
     In the weights' own type whatever the policy's precision: 8 bits of a value or of a logit are too few.
     """
-    with torch.autocast(features.device.type, enabled=False):
+    device = features.device.type
+    with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
         features = features.to(value_head.weight.dtype)
         if not isinstance(action_head, CategoricalHead):
             return torch.cat([action_head(features), value_head(features)], -1)
