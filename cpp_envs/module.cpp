@@ -1,11 +1,12 @@
-// The whole Python binding: one module, dist_trainer._cpp_envs. Used by envs.py, and, for the recursions of
-// advantage.h, by advantage.py and normalize.py.
+// The whole Python binding: one module, dist_trainer._cpp_envs. Used by envs.py; for the recursions of advantage.h by
+// advantage.py and normalize.py; for sums over processes by distributed.py.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include "advantage.h"
 #include "registry.h"
+#include "shared_sum.h"
 
 namespace py = pybind11;
 namespace dt = dist_trainer;
@@ -130,6 +131,18 @@ void define_recursions(py::module_& m) {
         py::arg("gamma"), py::arg("running").noconvert(), py::arg("returns").noconvert());
 }
 
+// In place. Signals' handlers run while this process waits for the others, and may raise.
+template <class T>
+void sum_over_processes(dt::SharedSum& self, Array<T>& terms, double patience_s) {
+  T* data = terms.mutable_data();
+  const auto count = static_cast<std::size_t>(terms.size());
+  const py::gil_scoped_release release;
+  self.sum(data, count, dt::SharedSum::Seconds(patience_s), [] {
+    const py::gil_scoped_acquire acquire;
+    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+  });
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_cpp_envs, m) {
@@ -163,6 +176,19 @@ PYBIND11_MODULE(_cpp_envs, m) {
       .def("snapshot", &snapshot)
       .def("restore", &restore)
       .def_property_readonly("memory_bytes", &dt::Pool::memory_bytes);
+
+  py::class_<dt::SharedSum>(m, "SharedSum")
+      .def(py::init<int, int, std::size_t>(), py::arg("rank"), py::arg("size"), py::arg("slot_bytes"))
+      .def(py::init<int, int, std::size_t, const std::string&>(), py::arg("rank"), py::arg("size"),
+           py::arg("slot_bytes"), py::arg("path"))
+      .def_property_readonly("path", &dt::SharedSum::path)
+      .def("watch", &dt::SharedSum::watch, py::arg("processes"))
+      .def(
+          "spin_for", [](dt::SharedSum& self, double seconds) { self.spin_for(dt::SharedSum::Seconds(seconds)); },
+          py::arg("seconds"))
+      .def("sum_", &sum_over_processes<float>, py::arg("terms").noconvert(), py::arg("patience_s"))
+      .def("sum_", &sum_over_processes<double>, py::arg("terms").noconvert(), py::arg("patience_s"))
+      .def("sum_", &sum_over_processes<std::int64_t>, py::arg("terms").noconvert(), py::arg("patience_s"));
 
   m.def("env_names", [] {
     std::vector<std::string> names;

@@ -22,6 +22,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from dist_trainer.errors import ConfigError
 from dist_trainer.heartbeat import Heartbeat
+from dist_trainer.shared_sum import SharedSum, meet
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -84,6 +85,7 @@ class World:
     device: torch.device
     group: dist.ProcessGroup | None = None  # None: all learners of the run
     members: tuple[int, ...] = ()  # of a group: the ranks of its learners in the run
+    shared_sum: SharedSum | None = None  # of all learners of the run, where they are on one machine
 
     @property
     def is_first(self) -> bool:
@@ -91,7 +93,9 @@ class World:
 
     def sum_(self, tensor: Tensor) -> Tensor:
         """Sums over all learners, in place. The result has the same bits on every learner."""
-        if self.size > 1:
+        if self.size > 1 and self.shared_sum and self.shared_sum.takes(tensor):
+            _together(self.shared_sum.sum_, tensor)
+        elif self.size > 1:
             _together(dist.all_reduce, tensor, group=self.group)
         return tensor
 
@@ -172,7 +176,7 @@ class World:
         for ranks in groups if len(own) > 1 else ():
             made = dist.new_group(list(ranks), timeout=_timeout)  # by all learners, members or not
             group = made if ranks is own else group
-        return replace(self, rank=own.index(self.rank), size=len(own), group=group, members=tuple(own))
+        return replace(self, rank=own.index(self.rank), size=len(own), group=group, members=tuple(own), shared_sum=None)
 
 
 def share_of_cores(local_size: int) -> int:
@@ -202,7 +206,10 @@ def connect(device: str, timeout_s: float) -> World:
         dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo", timeout=_timeout)
         # NCCL's watchdog ends the process at the timeout, before an exception could say who was silent.
         _listen(rank, size, warn_after_s=0.8 * timeout_s if on_cuda else None)
-    return World(rank, size, local_rank, local_size, torch_device)
+    world = World(rank, size, local_rank, local_size, torch_device)
+    if size > 1 and local_size == size and not on_cuda:
+        world = replace(world, shared_sum=meet(rank, size, timeout_s, world.all_values))
+    return world
 
 
 def _listen(rank: int, size: int, warn_after_s: float | None) -> None:

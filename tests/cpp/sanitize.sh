@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds and runs exercise_envs under the address and undefined-behaviour sanitizers, then under the thread sanitizer.
+# Builds and runs the programs here under the address and undefined-behaviour sanitizers, then the thread sanitizer.
 # Usage: tests/cpp/sanitize.sh [steps per environment]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -19,6 +19,7 @@ build_and_run() {
   cmake -S cpp_envs -B "$folder" -G Ninja -DDIST_TRAINER_EXERCISE=ON -DDIST_TRAINER_SANITIZE="$sanitizers" >/dev/null
   cmake --build "$folder"
   "${without_aslr[@]}" "$folder/exercise_envs" "$@"
+  "${without_aslr[@]}" "$folder/exercise_shared_sum"
 }
 
 build_and_run address address,undefined "$@"
