@@ -9,24 +9,24 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 
-from dist_trainer import cli
 from dist_trainer.errors import ConfigError, choices
 from dist_trainer.help import OVERVIEW, verb_help
+from dist_trainer.plan import job_text, launched, learner_is_first, plan_evaluate, plan_train
 
 FIRST_LEARNER_SPEAKS_S = 10.0
 
 
 def run_train(arguments: Sequence[str]) -> int:
-    plan = cli.plan_train(arguments, cli.launched("WORLD_SIZE"))
+    plan = plan_train(arguments, launched("WORLD_SIZE"), learner_is_first())
     from dist_trainer.train import run  # torch is imported only when nothing is wrong
 
     return run(plan)
 
 
 def run_evaluate(arguments: Sequence[str]) -> int:
-    if os.environ.get("RANK", "0") != "0":
+    if not learner_is_first():
         return 0  # under torchrun the first one plays; more would play the same episodes
-    plan = cli.plan_evaluate(arguments)
+    plan = plan_evaluate(arguments)
     from dist_trainer.evaluate import run
 
     return run(*plan)
@@ -75,7 +75,7 @@ def main() -> int:
             shows, settings = take_cfg(arguments)
             if not shows:
                 return VERBS[verb](settings)
-            print(cli.job_text(verb, settings), end="")
+            print(job_text(verb, settings), end="")
         return 0
     except ConfigError as error:
         if rank != "0":

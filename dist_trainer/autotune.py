@@ -21,9 +21,10 @@ from statistics import median
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dist_trainer.cli import apply, check_writable, compose_train, config_dir, parse, plan_train
+from dist_trainer.cli import apply, compose_train, config_dir, parse
 from dist_trainer.config import AutotuneConfig, TrainConfig
 from dist_trainer.errors import ConfigError
+from dist_trainer.plan import check_writable, plan_train
 from dist_trainer.run_folder import TENSORBOARD_FOLDER
 from dist_trainer.validation import validate_autotune
 

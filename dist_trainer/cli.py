@@ -1,9 +1,8 @@
-"""From the command line to a checked configuration. Imports hydra but not torch, so that mistakes show at once."""
+"""From SETTING=VALUE on the command line, and yaml files, to a typed configuration. Imports hydra but not torch."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,19 +15,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from dist_trainer.batch_scaling import scale_batch
-from dist_trainer.checkpoint_file import find_checkpoint
-from dist_trainer.config import LARGEST_INT32, EvaluateConfig, TrainConfig
-from dist_trainer.envs import EnvSpec, default_params, env_spec
+from dist_trainer.config import TrainConfig
+from dist_trainer.envs import default_params
 from dist_trainer.errors import ConfigError, choices
-from dist_trainer.run_folder import CONFIG_FILE, check_run_dir
-from dist_trainer.target import check_module
-from dist_trainer.validation import (
-    check_division,
-    check_resumable,
-    check_settings,
-    validate_evaluate,
-)
+from dist_trainer.run_folder import CONFIG_FILE
 
 GROUPS_WITH_TARGET = ("policy", "optimizer")
 GROUPS = ("env", *GROUPS_WITH_TARGET, "machine")
@@ -82,7 +72,7 @@ def _one_line(error: Exception) -> str:
     )
 
 
-def _check_key(defaults: Any, setting: Setting) -> None:
+def check_key(defaults: Any, setting: Setting) -> None:
     """A setting must exist."""
     node, prefix = defaults, ""
     for part in setting.key.split("."):
@@ -125,7 +115,7 @@ def apply(base: DictConfig, settings: Sequence[Setting]) -> Any:
     defaults: Any = OmegaConf.to_container(base)
     try:
         for setting in settings:
-            _check_key(defaults, setting)
+            check_key(defaults, setting)
             literal = setting.value.replace("${", r"\${") if setting.key in PATHS else setting.value
             OmegaConf.update(base, setting.key, literal)
         typed = OmegaConf.to_object(base)
@@ -185,112 +175,3 @@ def load_train_config(run_dir: Path) -> TrainConfig:
     except (OmegaConfBaseException, ValueError) as error:
         raise ConfigError("run folder", path, _one_line(error)) from None
     return typed
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainPlan:
-    """A run that can start."""
-
-    config: TrainConfig
-    default_name: tuple[str, str]  # policy and optimizer, for the run folder's name
-    resume_from: Path | None  # checkpoint file
-
-
-def plan_train(arguments: Sequence[str], world_size: int) -> TrainPlan:
-    """Everything that can be checked before torch is imported and learners connect. Raises ConfigError."""
-    settings = parse(arguments)
-    resume = next((setting.value for setting in settings if setting.key == "resume"), None)
-    if resume:
-        config, checkpoint = _plan_resume(resume, [setting for setting in settings if setting.key != "resume"])
-        names = ("", "")
-    else:
-        config, chosen = compose_train(arguments)
-        names, checkpoint = (chosen["policy"], chosen["optimizer"]), None
-    check_settings(config)
-    if not resume:  # a run that goes on keeps the batch that it began with
-        config = scale_batch(config, world_size)
-    check_division(config, world_size, resumed=resume is not None)
-    for group in GROUPS_WITH_TARGET:
-        check_module(group, str(getattr(config, group)["_target_"]))
-    spec = env_spec(config.env)
-    check_policy_fits(config, spec)
-    check_memory(config, spec)
-    if not resume and config.run_dir:
-        check_run_dir(config.run_dir)
-    return TrainPlan(config, names, checkpoint)
-
-
-def _plan_resume(resume: str, settings: Sequence[Setting]) -> tuple[TrainConfig, Path]:
-    checkpoint = find_checkpoint(resume, "resume")
-    run_dir = checkpoint.parent.parent if Path(resume).is_file() else Path(resume)
-    base = OmegaConf.structured(load_train_config(run_dir))
-    for setting in settings:
-        if setting.key not in GROUPS:
-            _check_key(OmegaConf.to_container(base), setting)
-        check_resumable(setting.key, setting.value)
-    return dataclasses.replace(apply(base, settings), run_dir=str(run_dir)), checkpoint
-
-
-def check_policy_fits(config: TrainConfig, spec: EnvSpec) -> None:
-    """Raises ConfigError if the policy has no head for the environment's actions."""
-    kinds = config.policy.get("action_kinds", [])
-    if spec.action_kind not in kinds:
-        valid = (
-            f"{config.env.name} has {spec.action_kind} actions, which this policy does not list; choose another policy"
-        )
-        raise ConfigError("policy.action_kinds", kinds, valid)
-
-
-def check_memory(config: TrainConfig, spec: EnvSpec) -> None:
-    """Raises ConfigError if a rollout cannot fit: a bound from below, without what the policy needs."""
-    rows = config.total_envs * spec.num_agents
-    if rows > LARGEST_INT32:
-        raise ConfigError("total_envs", config.total_envs, f"must be at most {LARGEST_INT32 // spec.num_agents}")
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    here = launched("LOCAL_WORLD_SIZE") / launched("WORLD_SIZE")  # the share of this machine
-    lengths = {"horizon": config.horizon}
-    if config.normalize.observations and not spec.observation_is_bytes:
-        lengths["normalize.warmup_steps"] = config.normalize.warmup_steps
-    for name, steps in lengths.items():
-        needed = here * rows * steps * spec.sample_bytes
-        if needed > memory:
-            sizes = f"{needed / 2**30:.4g} GiB; this machine has {memory / 2**30:.4g} GiB"
-            raise ConfigError(name, steps, f"with total_envs={config.total_envs} a rollout needs at least {sizes}")
-
-
-def plan_evaluate(arguments: Sequence[str]) -> tuple[EvaluateConfig, TrainConfig, Path]:
-    """What to evaluate, the configuration it was trained with, and the checkpoint file. Raises ConfigError."""
-    config: EvaluateConfig = apply(OmegaConf.structured(EvaluateConfig), parse(arguments))
-    validate_evaluate(config)
-    checkpoint = find_checkpoint(config.checkpoint, "checkpoint")
-    if config.json:
-        check_writable("json", Path(config.json))
-    return config, load_train_config(checkpoint.parent.parent), checkpoint
-
-
-def check_writable(name: str, file: Path) -> None:
-    """Raises ConfigError. Tries, because permission bits say nothing to root; leaves no new file behind."""
-    is_new = not file.exists()
-    try:
-        file.open("a").close()
-    except OSError as error:
-        raise ConfigError(name, file, f"cannot be written: {error.strerror}") from None
-    if is_new:
-        file.unlink()
-
-
-def job_text(verb: str, arguments: Sequence[str]) -> str:
-    """What `--cfg job` prints: the resolved configuration. Raises ConfigError if it could not be run."""
-    if verb not in ("train", "evaluate"):
-        raise ConfigError("--cfg", "job", f"shows what train and evaluate would do, not {verb}")
-    is_train = verb == "train"
-    config: Any = plan_train(arguments, launched("WORLD_SIZE")).config if is_train else plan_evaluate(arguments)[0]
-    return OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config)))
-
-
-def launched(variable: str) -> int:
-    """WORLD_SIZE or LOCAL_WORLD_SIZE as torchrun sets it. Raises ConfigError where it is no number."""
-    value = os.environ.get(variable, "1")
-    if not value.isdigit() or int(value) < 1:
-        raise ConfigError(variable, value, "the launcher must set a number of at least 1")
-    return int(value)

@@ -109,7 +109,7 @@ class TrainConfig:
     horizon: int = 64  # steps per rollout (T)
 
     run_dir: str | None = None  # default: runs/<env>-<policy>-<optimizer>-<time>
-    resume: str | None = None  # run folder to continue; its configuration is used
+    resume: str | None = None  # run folder (its configuration is used), checkpoint, or auto: what run_dir holds, if any
     device: str = "auto"  # auto | cpu | cuda
     dtype: str = "float32"  # float32 | float64 (for tests of exactness)
     precision: str = "float32"  # of the policy's matrix products: float32 | tf32 (CUDA) | bfloat16

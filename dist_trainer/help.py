@@ -22,6 +22,7 @@ dist_trainer: PPO with an LSTM on C++ environments, on any number of learners.
 
 Several learners:   torchrun --standalone --nproc-per-node=8 -m dist_trainer train env=breakout
 Continue a run:     python -m dist_trainer train resume=runs/NAME
+... or begin it:    python -m dist_trainer train resume=auto run_dir=runs/NAME [SETTING=VALUE ...]
 Show the settings:  python -m dist_trainer train --cfg job env=tmaze optimizer=adamw
 A verb's settings:  python -m dist_trainer train --help
 Those of a choice:  python -m dist_trainer train --help env=breakout optimizer=soap

@@ -10,6 +10,8 @@ import os
 import platform
 import subprocess
 import sys
+import time
+from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,14 +19,22 @@ from typing import TextIO
 
 from omegaconf import OmegaConf
 
-from dist_trainer.checkpoint_file import write_atomically
+from dist_trainer.checkpoint_file import list_checkpoints, write_atomically
 from dist_trainer.config import TrainConfig
 from dist_trainer.errors import ConfigError
+from dist_trainer.launcher import launcher_name, process_name
 
 CONFIG_FILE = "config.yaml"
 TENSORBOARD_FOLDER = "tensorboard"
 LOCK_FILE = ".lock"
+LAUNCHER_FILE = ".launcher"
+LOCK_PATIENCE_S = 60.0  # for a learner that is ending
 _PACKAGES = ("dist_trainer", "torch", "heavyball", "numpy", "hydra-core", "omegaconf", "tensorboard")
+
+
+def default_folders(env: str, policy: str, optimizer: str) -> list[Path]:
+    """Of all runs that have got their folder by claim_new_run_folder."""
+    return sorted(Path("runs").glob(f"{env}-{policy}-{optimizer}-[0-9]*"))
 
 
 def claim_new_run_folder(config: TrainConfig, policy: str, optimizer: str) -> tuple[Path, TextIO]:
@@ -48,20 +58,67 @@ def claim_new_run_folder(config: TrainConfig, policy: str, optimizer: str) -> tu
     raise AssertionError("count() does not end")
 
 
-def lock_run_folder(folder: Path) -> TextIO:
+def claim_begun_run_folder(folder: Path) -> TextIO:
+    """Waits for the lock, and takes away what a run left that ended before its first checkpoint.
+
+    Raises ConfigError if there is a checkpoint by now.
+    """
+    lock = lock_run_folder(folder, LOCK_PATIENCE_S)
+    if list_checkpoints(folder):
+        raise ConfigError("run_dir", folder, "holds a checkpoint that was not there just now; give the command again")
+    if (folder / CONFIG_FILE).exists():  # else nothing was begun, and what lies there is not ours
+        for path in [*(folder / TENSORBOARD_FOLDER).glob("events.*"), folder / CONFIG_FILE]:
+            path.unlink(missing_ok=True)
+    return lock
+
+
+def lock_run_folder(folder: Path, patience_s: float = 0.0) -> TextIO:
     """Makes the folder this process's own for as long as the returned file is open.
 
-    Raises ConfigError if another process trains there, or it cannot be written.
+    A learner that was killed holds its lock until the system has ended it; on a network file system, until the server
+    knows. Raises ConfigError if another process trains there, or it cannot be written.
     """
+    until = time.monotonic() + patience_s
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / LOCK_FILE).open("w")
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock = (folder / LOCK_FILE).open("a+")
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(0.1)
+        lock.seek(0)
+        lock.truncate()
+        lock.write(f"{process_name(os.getpid())}\n")  # for whoever finds it locked
+        lock.flush()
     except BlockingIOError:
-        raise ConfigError("run_dir", folder, "another process is training in this folder") from None
+        lock.seek(0)
+        host, _, pid, *_ = [*lock.read().split(), *["?"] * 4]
+        what = f"another process is training in this folder: {pid} on {host}"
+        raise ConfigError("run_dir", folder, what) from None
     except OSError as error:
         raise ConfigError("run_dir", folder, f"cannot be written: {error.strerror}") from None
     return lock
+
+
+def write_launchers(folder: Path, names: Iterable[str | None]) -> None:
+    """Remembers by which torchruns the learners were started (launcher_name), and by which process."""
+    launchers = sorted({name for name in names if name})
+    write_atomically(folder / LAUNCHER_FILE, "\n".join([process_name(os.getpid()), *launchers, ""]).encode())
+
+
+def begun_by_this_launcher(folder: Path) -> bool:
+    """Whether the torchrun that started this process had started the run's learners as well. Then they ended, and this
+    process is to go on in their place."""
+    name = launcher_name()
+    try:
+        first_learner, *launchers = (folder / LAUNCHER_FILE).read_text().splitlines()
+    except (OSError, ValueError):
+        return False
+    return name in launchers and first_learner != process_name(os.getpid())
 
 
 def check_run_dir(run_dir: str) -> None:
@@ -69,7 +126,9 @@ def check_run_dir(run_dir: str) -> None:
     path = Path(run_dir)
     if (path / CONFIG_FILE).exists():
         raise ConfigError(
-            "run_dir", run_dir, f"holds a run already; continue it with resume={run_dir}, or name another"
+            "run_dir",
+            run_dir,
+            f"holds a run already; continue it with resume={run_dir}, or with resume=auto; or name another",
         )
     existing = path
     while not existing.exists():

@@ -3,35 +3,63 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
+from typing import TextIO
 
 from dist_trainer.allocator import keep_freed_memory
-from dist_trainer.checkpoint_file import set_aside_newer
-from dist_trainer.cli import TrainPlan
+from dist_trainer.checkpoint_file import find_checkpoint, list_checkpoints, set_aside_newer
 from dist_trainer.distributed import connect, disconnect
-from dist_trainer.run_folder import claim_new_run_folder, lock_run_folder
+from dist_trainer.launcher import launcher_name
+from dist_trainer.plan import TrainPlan, learner_is_first
+from dist_trainer.run_folder import (
+    LOCK_PATIENCE_S,
+    claim_begun_run_folder,
+    claim_new_run_folder,
+    lock_run_folder,
+    write_launchers,
+)
 from dist_trainer.trainer import train
+
+OF_A_MACHINE = ("torch_threads", "env_threads", "env_groups")  # what machine= sets; machines may differ
 
 
 def run(plan: TrainPlan) -> int:
     """Exit status."""
-    config, run_dir, lock = plan.config, Path(plan.config.run_dir or ""), None
-    if os.environ.get("RANK", "0") == "0":  # before the others wait for this learner
-        if plan.resume_from:
-            lock = lock_run_folder(run_dir)
-            set_aside_newer(plan.resume_from)
-        else:
-            run_dir, lock = claim_new_run_folder(config, *plan.default_name)
+    lock = None
+    if learner_is_first():  # before the others wait for this learner
+        plan, lock = claim(plan)
     keep_freed_memory()
-    world = connect(config.device, config.collective_timeout_s)
+    world = connect(plan.config.device, plan.config.collective_timeout_s)
     try:
-        # The first learner decides: the time in a folder's name, and the newest checkpoint on a shared file system,
-        # may differ between learners.
-        run_dir, resume_from = world.broadcast((run_dir, plan.resume_from))
-        train(dataclasses.replace(config, run_dir=str(run_dir)), world, run_dir, resume_from)
+        # The first learner decides: the time in a folder's name, and what lies on a shared file system, may differ
+        # between learners.
+        own = {name: value for name in OF_A_MACHINE if (value := getattr(plan.config, name)) is not None}
+        plan = world.broadcast(plan)
+        config = dataclasses.replace(plan.config, **own)
+        run_dir = Path(config.run_dir or "")
+        launchers = world.gather_values(launcher_name())
+        if launchers:
+            write_launchers(run_dir, launchers)
+        train(config, world, run_dir, plan.resume_from)
     finally:
         disconnect()
         if lock:
             lock.close()
     return 0
+
+
+def claim(plan: TrainPlan) -> tuple[TrainPlan, TextIO]:
+    """Locks the run's folder, which the returned plan names; with the checkpoint that is newest by then."""
+    folder, checkpoint = Path(plan.config.run_dir or ""), plan.resume_from
+    if checkpoint:
+        lock = lock_run_folder(folder, LOCK_PATIENCE_S if plan.goes_on else 0.0)
+        if plan.goes_on and list_checkpoints(folder)[-1] != checkpoint:
+            checkpoint = find_checkpoint(str(folder), "resume")
+        set_aside_newer(checkpoint)
+    elif plan.goes_on and folder.exists():
+        lock = claim_begun_run_folder(folder)
+    else:
+        folder, lock = claim_new_run_folder(plan.config, *plan.default_name)
+    write_launchers(folder, [launcher_name()])
+    config = dataclasses.replace(plan.config, run_dir=str(folder))
+    return dataclasses.replace(plan, config=config, resume_from=checkpoint), lock

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from fnmatch import fnmatchcase
 from typing import Any
 
 from dist_trainer.config import (
@@ -30,25 +29,6 @@ NEWTON_PRODUCTS = ("central", "forward", "exact")
 NEWTON_PRECISIONS = ("float32", "bfloat16")
 PROBABILITY = ("initial", "final", "decay", "hold")  # of a fit of a PSGD preconditioner
 STORAGE_DTYPES = ("float32", "float64", "bfloat16")  # of settings of policies and optimizers
-
-# All that `resume=` allows to change: what takes effect and leaves the run the same one. The rest is in the checkpoint.
-RESUMABLE = (
-    *("total_env_steps", "ppo.*", "schedule.*", "precond_schedule.*", "adaptive_rate.*"),
-    *("optimizer.lr", "optimizer.sync", "optimizer.shard_group"),
-    *(
-        "log_every",
-        "check_every",
-        "on_drift",
-        "diagnostics_every",
-        "checkpoint_every",
-        "checkpoint_minutes",
-        "keep_checkpoints",
-    ),
-    *("max_bad_updates", "collective_timeout_s", "device", "compile_optimizer", "torch_threads", "env_threads"),
-    *("env_groups", "cuda_graphs", "rollout_memory"),
-    *("precision", "reduce_dtype", "preemption.*"),
-)
-NOT_RESUMABLE = "ppo.minibatches"
 
 
 def _require(ok: bool, name: str, value: object, valid: str) -> None:
@@ -152,13 +132,6 @@ def validate_newton(settings: dict[str, Any]) -> None:
     if settings.get("newton_product") == "exact":
         check("newton_epsilon", lambda x: False, "newton_product=exact takes no differences; leave it null")
         check("newton_precision", lambda x: x == "float32", "newton_product=exact is taken in float32")
-
-
-def check_resumable(name: str, value: object) -> None:
-    """Raises ConfigError if this setting belongs to what makes a run the one that it is."""
-    if name == NOT_RESUMABLE or not any(fnmatchcase(name, pattern) for pattern in RESUMABLE):
-        can = f"{', '.join(RESUMABLE)}, but not {NOT_RESUMABLE}"
-        raise ConfigError(name, value, f"cannot change when a run is resumed; start a new one (what can: {can})")
 
 
 def validate_train(config: TrainConfig, world_size: int) -> None:

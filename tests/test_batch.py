@@ -14,11 +14,12 @@ from torch import Tensor
 
 from dist_trainer import optimizers
 from dist_trainer.batch_scaling import scale_batch
-from dist_trainer.cli import compose_train, plan_train
+from dist_trainer.cli import compose_train
 from dist_trainer.config import TrainConfig
 from dist_trainer.distributed import World, connect
 from dist_trainer.errors import ConfigError
 from dist_trainer.learner import make_learner
+from dist_trainer.plan import plan_train
 from dist_trainer.policies import Policy
 from dist_trainer.run_folder import write_run
 from dist_trainer.update import learn
@@ -81,7 +82,7 @@ def test_a_run_that_goes_on_keeps_its_batch(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir(exist_ok=True)
     (tmp_path / "checkpoints" / "iteration_00000001.ckpt").touch()
     for learners in (1, 2, 4):
-        with mock.patch("dist_trainer.cli.find_checkpoint", return_value=tmp_path / "checkpoints" / "x"):
+        with mock.patch("dist_trainer.plan.find_checkpoint", return_value=tmp_path / "checkpoints" / "x"):
             resumed = plan_train([f"resume={tmp_path}"], learners).config
         assert resumed.total_envs == 96 and resumed.optimizer["lr"] == pytest.approx(0.02)
 

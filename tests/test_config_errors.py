@@ -13,10 +13,10 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from dist_trainer import cli
 from dist_trainer.checkpoint_file import checkpoint_folder, list_checkpoints
 from dist_trainer.config import EvaluateConfig, TrainConfig
 from dist_trainer.errors import ConfigError
+from dist_trainer.plan import job_text, plan_evaluate, plan_train
 from dist_trainer.target import make
 
 DEADLINE_S = 15.0  # generous: 0.3 to 3 s on an idle machine
@@ -283,10 +283,10 @@ def test_job_text_shows_the_resolved_configuration() -> None:
 
 def test_parameters_of_the_environment_come_from_its_declaration() -> None:
     """Whether or not the yaml lists them; the resolved configuration lists them all."""
-    params = cli.plan_train(["env=breakout", "env.params.lives=3"], 1).config.env.params
+    params = plan_train(["env=breakout", "env.params.lives=3"], 1).config.env.params
     assert params == {"lives": 3, "frame_skip": 4, "max_steps": 20_000}
-    assert cli.plan_train(["env.name=tmaze", "env.params.corridor=9"], 1).config.env.params == {"corridor": 9}
-    assert "    corridor: 20\n" in cli.job_text("train", ["env=tmaze"])
+    assert plan_train(["env.name=tmaze", "env.params.corridor=9"], 1).config.env.params == {"corridor": 9}
+    assert "    corridor: 20\n" in job_text("train", ["env=tmaze"])
 
 
 TOO_MUCH = ["total_envs=1000000", "horizon=1000000", "ppo.minibatches=1"]
@@ -352,16 +352,16 @@ TOO_MUCH = ["total_envs=1000000", "horizon=1000000", "ppo.minibatches=1"]
 )
 def test_mistake_before_torch_is_imported(settings: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        cli.plan_train(settings, 1)
+        plan_train(settings, 1)
 
 
 @pytest.mark.parametrize("name", ["läufe", "a=b", "(a), [b] {c}", "$HOME", "a b", "null", "#1"])
 def test_paths_are_taken_literally(finished_run: Path, tmp_path: Path, name: str) -> None:
     path = tmp_path / name
-    assert cli.plan_train([f"run_dir={path}"], 1).config.run_dir == str(path)
+    assert plan_train([f"run_dir={path}"], 1).config.run_dir == str(path)
     path.symlink_to(finished_run)
-    assert cli.plan_train([f"resume={path}"], 1).config.run_dir == str(path)
-    assert cli.plan_evaluate([f"checkpoint={path}", f"json={path}.json"])[0].json == f"{path}.json"
+    assert plan_train([f"resume={path}"], 1).config.run_dir == str(path)
+    assert plan_evaluate([f"checkpoint={path}", f"json={path}.json"])[0].json == f"{path}.json"
 
 
 @pytest.mark.parametrize("arguments", [["--cfg", "job", "ppo.gamma=0.9"], ["ppo.gamma=0.9", "--cfg=job"]])
@@ -374,7 +374,7 @@ def test_job_text_in_any_position(arguments: list[str]) -> None:
 def test_job_text_of_what_cannot_run(finished_run: Path) -> None:
     assert_refused(command("train", "ppo.gamma=2", "--cfg", "job"), "ppo.gamma", "from 0 to 1")
     assert_refused(command("train", "--cfg", "hydra"), "--cfg", "must be job")
-    assert "episodes: 7\n" in cli.job_text("evaluate", [f"checkpoint={finished_run}", "episodes=7"])
+    assert "episodes: 7\n" in job_text("evaluate", [f"checkpoint={finished_run}", "episodes=7"])
 
 
 def test_constructor_that_fails_is_one_line() -> None:
@@ -392,24 +392,24 @@ def test_constructor_that_fails_is_one_line() -> None:
 )
 def test_resume_refuses_what_would_not_take_effect(finished_run: Path, setting: str) -> None:
     with pytest.raises(ConfigError, match=r"cannot change when a run is resumed.*total_env_steps.*optimizer\.lr"):
-        cli.plan_train([f"resume={finished_run}", setting], 1)
+        plan_train([f"resume={finished_run}", setting], 1)
 
 
 def test_resume_with_what_may_change(finished_run: Path) -> None:
     resume = f"resume={finished_run}"
     changes = ["optimizer.lr=1", "ppo.gamma=0.9", "schedule.kind=linear", "total_env_steps=512", "log_every=3"]
-    config = cli.plan_train([resume, *changes], 1).config
+    config = plan_train([resume, *changes], 1).config
     assert (config.optimizer["lr"], config.ppo.gamma, config.schedule.kind) == (1, 0.9, "linear")
     assert (config.total_env_steps, config.log_every, config.run_dir) == (512, 3, str(finished_run))
     with pytest.raises(ConfigError, match=r"optimizer\.lr=fast: must be a number"):
-        cli.plan_train([resume, "optimizer.lr=fast"], 1)
+        plan_train([resume, "optimizer.lr=fast"], 1)
 
 
 def test_evaluate_refuses_where_it_could_not_write(finished_run: Path, tmp_path: Path) -> None:
     for file in (tmp_path / "none" / "score.json", Path("/proc/score.json"), tmp_path):
         with pytest.raises(ConfigError, match=f"json={re.escape(str(file))}: cannot be written"):
-            cli.plan_evaluate([f"checkpoint={finished_run}", f"json={file}"])
-    cli.plan_evaluate([f"checkpoint={finished_run}", f"json={tmp_path / 'score.json'}"])
+            plan_evaluate([f"checkpoint={finished_run}", f"json={file}"])
+    plan_evaluate([f"checkpoint={finished_run}", f"json={tmp_path / 'score.json'}"])
     assert not (tmp_path / "score.json").exists()
 
 

@@ -15,12 +15,13 @@ from torch import Tensor
 
 from dist_trainer.checkpoint import load_file
 from dist_trainer.checkpoint_file import checkpoint_path
-from dist_trainer.cli import compose_train, load_train_config, plan_train
+from dist_trainer.cli import compose_train, load_train_config
 from dist_trainer.config import TrainConfig
 from dist_trainer.distributed import World
 from dist_trainer.errors import ConfigError
 from dist_trainer.learner import Learner, make_learner, replicated_tensors, warm_up_normalizer
 from dist_trainer.overlap import Overlap, copy_, copy_of
+from dist_trainer.plan import plan_train
 from dist_trainer.rollout import Rollout
 from dist_trainer.trainer import train
 from dist_trainer.update import learn

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from dist_trainer import optimizers
-from dist_trainer.cli import compose_train, plan_train
+from dist_trainer.cli import compose_train
 from dist_trainer.config import TrainConfig
 from dist_trainer.distributed import World, connect
 from dist_trainer.errors import ConfigError
 from dist_trainer.learner import Learner, make_learner, replicated_tensors, warm_up_normalizer
 from dist_trainer.minibatch import my_minibatch_rows
+from dist_trainer.plan import plan_train
 from dist_trainer.policies import learning
 from dist_trainer.ppo import LOSS_SUMS
 from dist_trainer.rollout import take_minibatch

@@ -95,7 +95,9 @@ def test_other_types_go_the_other_way(worlds: dict[int, Learners]) -> None:
 def meet_where_one_cannot(world: World) -> bool:
     def all_values(value: object) -> list[object]:
         """The others are told a path that does not exist."""
-        return [(*value[:2], "/nonexistent") if isinstance(value, tuple) else value for value in world.all_values(value)]
+        return [
+            (*value[:2], "/nonexistent") if isinstance(value, tuple) else value for value in world.all_values(value)
+        ]
 
     return shared_sum.meet(world.rank, world.size, 5.0, all_values) is None
 

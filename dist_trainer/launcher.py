@@ -1,0 +1,45 @@
+"""Which torchrun started this learner: known by its process, which stays when torchrun starts the learners again.
+
+TORCHELASTIC_RUN_ID is no identity by itself ("none" where nobody chose one, the same tomorrow where somebody did), and
+TORCHELASTIC_RESTART_COUNT differs between the agents of several nodes.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import suppress
+from pathlib import Path
+
+RUN_ID = "TORCHELASTIC_RUN_ID"
+
+
+def process_name(pid: int) -> str:
+    """A name of the process that no other has had or will have: host, boot, process id, start time in ticks since boot.
+
+    Raises OSError if there is no such process.
+    """
+    start = _fields(pid)[19]
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{socket.gethostname()} {boot} {pid} {start}"
+
+
+def launcher_name() -> str | None:
+    """Of the torchrun that started this process; None if none did.
+
+    It is the nearest ancestor that has not got this process's TORCHELASTIC_RUN_ID: scripts may lie between.
+    """
+    run_id = os.environ.get(RUN_ID)
+    if run_id is None:
+        return None
+    with suppress(OSError):
+        pid = os.getppid()
+        while f"{RUN_ID}={run_id}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+            pid = int(_fields(pid)[1])
+        return process_name(pid)
+    return None
+
+
+def _fields(pid: int) -> list[str]:
+    """Those of /proc/PID/stat (see proc(5)) from the third on: state, parent, ..."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
