@@ -1,12 +1,12 @@
 // The whole Python binding: one module, dist_trainer._cpp_envs. Used by envs.py; for the recursions of advantage.h by
-// advantage.py and normalize.py; for sums over processes by distributed.py.
+// advantage.py and normalize.py; for collectives of the learners of one machine by local_group.py.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include "advantage.h"
+#include "local_group.h"
 #include "registry.h"
-#include "shared_sum.h"
 
 namespace py = pybind11;
 namespace dt = dist_trainer;
@@ -131,16 +131,28 @@ void define_recursions(py::module_& m) {
         py::arg("gamma"), py::arg("running").noconvert(), py::arg("returns").noconvert());
 }
 
-// In place. Signals' handlers run while this process waits for the others, and may raise.
+// While a process waits for the others; a handler may raise.
+void handle_signals() {
+  const py::gil_scoped_acquire acquire;
+  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+}
+
 template <class T>
-void sum_over_processes(dt::SharedSum& self, Array<T>& terms, double patience_s) {
+void sum_over_processes(dt::LocalGroup& self, Array<T>& terms, double patience_s) {
   T* data = terms.mutable_data();
   const auto count = static_cast<std::size_t>(terms.size());
   const py::gil_scoped_release release;
-  self.sum(data, count, dt::SharedSum::Seconds(patience_s), [] {
-    const py::gil_scoped_acquire acquire;
-    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-  });
+  self.sum(data, count, dt::LocalGroup::Seconds(patience_s), handle_signals);
+}
+
+void gather_from_processes(dt::LocalGroup& self, const Array<std::uint8_t>& own, Array<std::uint8_t>& all,
+                           double patience_s) {
+  if (all.size() != self.size() * own.size()) throw std::invalid_argument("there must be room for the bytes of all");
+  const auto* data = reinterpret_cast<const std::byte*>(own.data());
+  auto* out = reinterpret_cast<std::byte*>(all.mutable_data());
+  const auto count = static_cast<std::size_t>(own.size());
+  const py::gil_scoped_release release;
+  self.gather(data, count, out, dt::LocalGroup::Seconds(patience_s), handle_signals);
 }
 
 }  // namespace
@@ -177,18 +189,20 @@ PYBIND11_MODULE(_cpp_envs, m) {
       .def("restore", &restore)
       .def_property_readonly("memory_bytes", &dt::Pool::memory_bytes);
 
-  py::class_<dt::SharedSum>(m, "SharedSum")
+  py::class_<dt::LocalGroup>(m, "LocalGroup")
       .def(py::init<int, int, std::size_t>(), py::arg("rank"), py::arg("size"), py::arg("slot_bytes"))
       .def(py::init<int, int, std::size_t, const std::string&>(), py::arg("rank"), py::arg("size"),
            py::arg("slot_bytes"), py::arg("path"))
-      .def_property_readonly("path", &dt::SharedSum::path)
-      .def("watch", &dt::SharedSum::watch, py::arg("processes"))
+      .def_property_readonly("path", &dt::LocalGroup::path)
+      .def("watch", &dt::LocalGroup::watch, py::arg("processes"))
       .def(
-          "spin_for", [](dt::SharedSum& self, double seconds) { self.spin_for(dt::SharedSum::Seconds(seconds)); },
+          "spin_for", [](dt::LocalGroup& self, double seconds) { self.spin_for(dt::LocalGroup::Seconds(seconds)); },
           py::arg("seconds"))
       .def("sum_", &sum_over_processes<float>, py::arg("terms").noconvert(), py::arg("patience_s"))
       .def("sum_", &sum_over_processes<double>, py::arg("terms").noconvert(), py::arg("patience_s"))
-      .def("sum_", &sum_over_processes<std::int64_t>, py::arg("terms").noconvert(), py::arg("patience_s"));
+      .def("sum_", &sum_over_processes<std::int64_t>, py::arg("terms").noconvert(), py::arg("patience_s"))
+      .def("gather", &gather_from_processes, py::arg("own").noconvert(), py::arg("all").noconvert(),
+           py::arg("patience_s"));
 
   m.def("env_names", [] {
     std::vector<std::string> names;

@@ -22,7 +22,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from dist_trainer.errors import ConfigError
 from dist_trainer.heartbeat import Heartbeat
-from dist_trainer.shared_sum import SharedSum, meet
+from dist_trainer.local_group import LocalGroup, meet
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -56,13 +56,13 @@ class Counter:
         self._store.delete_key(f"dist_trainer/counter/{name}")
 
 
-def _together(collective: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+def _together(collective: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Runs one collective. Raises CollectiveFailed in place of whatever the backend raises."""
     if _heartbeat:
         _heartbeat.begin()
     began = time.monotonic()
     try:
-        collective(*args, **kwargs)
+        return collective(*args, **kwargs)
     except RuntimeError as error:
         seconds = time.monotonic() - began
         others = _heartbeat.others() if _heartbeat else "nobody watches"
@@ -85,7 +85,7 @@ class World:
     device: torch.device
     group: dist.ProcessGroup | None = None  # None: all learners of the run
     members: tuple[int, ...] = ()  # of a group: the ranks of its learners in the run
-    shared_sum: SharedSum | None = None  # of all learners of the run, where they are on one machine
+    local_group: LocalGroup | None = None  # of all learners of the run, where they are on one machine
 
     @property
     def is_first(self) -> bool:
@@ -93,8 +93,8 @@ class World:
 
     def sum_(self, tensor: Tensor) -> Tensor:
         """Sums over all learners, in place. The result has the same bits on every learner."""
-        if self.size > 1 and self.shared_sum and self.shared_sum.takes(tensor):
-            _together(self.shared_sum.sum_, tensor)
+        if self.size > 1 and self.local_group and self.local_group.can_sum(tensor):
+            _together(self.local_group.sum_, tensor)
         elif self.size > 1:
             _together(dist.all_reduce, tensor, group=self.group)
         return tensor
@@ -148,6 +148,8 @@ class World:
         """(size, *tensor.shape): the equally shaped tensors of all learners, on every learner."""
         if self.size == 1:
             return tensor[None]
+        if self.local_group and tensor.device.type == "cpu":
+            return _together(self.local_group.all_gather, tensor)
         parts = [torch.empty_like(tensor) for _ in range(self.size)]
         _together(dist.all_gather, parts, tensor.contiguous(), group=self.group)
         return torch.stack(parts)
@@ -176,7 +178,9 @@ class World:
         for ranks in groups if len(own) > 1 else ():
             made = dist.new_group(list(ranks), timeout=_timeout)  # by all learners, members or not
             group = made if ranks is own else group
-        return replace(self, rank=own.index(self.rank), size=len(own), group=group, members=tuple(own), shared_sum=None)
+        return replace(
+            self, rank=own.index(self.rank), size=len(own), group=group, members=tuple(own), local_group=None
+        )
 
 
 def share_of_cores(local_size: int) -> int:
@@ -208,7 +212,7 @@ def connect(device: str, timeout_s: float) -> World:
         _listen(rank, size, warn_after_s=0.8 * timeout_s if on_cuda else None)
     world = World(rank, size, local_rank, local_size, torch_device)
     if size > 1 and local_size == size and not on_cuda:
-        world = replace(world, shared_sum=meet(rank, size, timeout_s, world.all_values))
+        world = replace(world, local_group=meet(rank, size, timeout_s, world.all_values))
     return world
 
 

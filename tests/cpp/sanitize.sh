@@ -19,7 +19,7 @@ build_and_run() {
   cmake -S cpp_envs -B "$folder" -G Ninja -DDIST_TRAINER_EXERCISE=ON -DDIST_TRAINER_SANITIZE="$sanitizers" >/dev/null
   cmake --build "$folder"
   "${without_aslr[@]}" "$folder/exercise_envs" "$@"
-  "${without_aslr[@]}" "$folder/exercise_shared_sum"
+  "${without_aslr[@]}" "$folder/exercise_local_group"
 }
 
 build_and_run address address,undefined "$@"

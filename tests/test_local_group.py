@@ -1,4 +1,4 @@
-"""Sums through shared memory: the same bits on every learner, whoever comes first, and no waiting for the dead."""
+"""Collectives through shared memory: the same bits on every learner, whoever comes first; no waiting for the dead."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dist_trainer import shared_sum
-from dist_trainer._cpp_envs import SharedSum
+from dist_trainer import local_group
+from dist_trainer._cpp_envs import LocalGroup
 from dist_trainer.distributed import World
 from tests.learners import Learners, learners_of_sizes
 
@@ -37,11 +37,11 @@ def terms_of(rank: int, count: int, dtype: torch.dtype) -> Tensor:
 
 
 def sums_of_all_sizes(world: World, dtype: torch.dtype) -> list[Tensor]:
-    assert world.shared_sum
-    return [world.shared_sum.sum_(terms_of(world.rank, count, dtype)) for count in COUNTS]
+    assert world.local_group
+    return [world.local_group.sum_(terms_of(world.rank, count, dtype)) for count in COUNTS]
 
 
-@pytest.mark.parametrize("dtype", shared_sum.DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", local_group.SUMMED_DTYPES, ids=str)
 @pytest.mark.parametrize("size", SIZES)
 def test_a_sum_is_that_in_the_order_of_the_ranks(worlds: dict[int, Learners], size: int, dtype: torch.dtype) -> None:
     answers = worlds[size].run(sums_of_all_sizes, dtype)
@@ -99,7 +99,7 @@ def meet_where_one_cannot(world: World) -> bool:
             (*value[:2], "/nonexistent") if isinstance(value, tuple) else value for value in world.all_values(value)
         ]
 
-    return shared_sum.meet(world.rank, world.size, 5.0, all_values) is None
+    return local_group.meet(world.rank, world.size, 5.0, all_values) is None
 
 
 def test_if_one_cannot_have_it_none_has_it(worlds: dict[int, Learners]) -> None:
@@ -107,18 +107,18 @@ def test_if_one_cannot_have_it_none_has_it(worlds: dict[int, Learners]) -> None:
 
 
 def test_who_waits_too_long_gives_up_and_stays_so() -> None:
-    alone = SharedSum(0, 2, 1024)
+    alone = LocalGroup(0, 2, 1024)
     began = time.monotonic()
     with pytest.raises(RuntimeError, match="not all learners have come in time"):
         alone.sum_(np.ones(3), 0.3)
     assert 0.3 <= time.monotonic() - began < 5
-    with pytest.raises(RuntimeError, match="an earlier sum"):
+    with pytest.raises(RuntimeError, match="an earlier call"):
         alone.sum_(np.ones(3), 60.0)
 
 
 def test_nobody_waits_for_a_process_that_has_ended() -> None:
     other = subprocess.Popen(["sleep", "0.3"])
-    members = SharedSum(0, 2, 1024)
+    members = LocalGroup(0, 2, 1024)
     members.watch([os.getpid(), other.pid])
     began = time.monotonic()
     with pytest.raises(RuntimeError, match="the process of learner 1 has ended"):
@@ -128,14 +128,37 @@ def test_nobody_waits_for_a_process_that_has_ended() -> None:
 
 
 def test_a_sum_done_before_the_other_ended_is_a_sum() -> None:
-    first = SharedSum(0, 2, 1024)
-    second = SharedSum(1, 2, 1024, first.path)
+    first = LocalGroup(0, 2, 1024)
+    second = LocalGroup(1, 2, 1024, first.path)
     terms = [np.arange(5.0), np.ones(5)]
     thread = threading.Thread(target=second.sum_, args=(terms[1], 60.0))
     thread.start()
     first.sum_(terms[0], 60.0)
     thread.join()
     assert terms[0].tolist() == terms[1].tolist() == [1, 2, 3, 4, 5]
+
+
+def gather_all_types(world: World) -> list[Tensor]:
+    assert world.local_group
+    large = torch.arange((4 << 20) // 8 + 5) + world.rank  # longer than a slot
+    columns = (torch.arange(6.0).view(2, 3) + world.rank).T
+    others = [torch.empty(0), torch.tensor(float(world.rank)), torch.tensor([world.rank == 1]), columns.bfloat16()]
+    return [world.local_group.all_gather(tensor) for tensor in [large, *others]]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_gather_has_everyones_tensors_of_any_type(worlds: dict[int, Learners], size: int) -> None:
+    ranks = torch.arange(size)
+    large = torch.arange((4 << 20) // 8 + 5) + ranks[:, None]
+    columns = torch.arange(6.0).view(2, 3).T + ranks[:, None, None]
+    expected = [large, torch.empty(size, 0), ranks.float(), (ranks == 1)[:, None], columns.bfloat16()]
+    for gathered in worlds[size].run(gather_all_types):
+        assert all(torch.equal(own, truth) for own, truth in zip(gathered, expected, strict=True))
+
+
+def test_a_gather_needs_room_for_all() -> None:
+    with pytest.raises(ValueError, match="room for the bytes of all"):
+        LocalGroup(0, 2, 1024).gather(np.zeros(3, np.uint8), np.zeros(5, np.uint8), 1.0)
 
 
 class Interrupted(Exception):
@@ -150,7 +173,7 @@ def test_signals_are_handled_while_waiting() -> None:
     signal.setitimer(signal.ITIMER_REAL, 0.2)
     try:
         with pytest.raises(Interrupted):
-            SharedSum(0, 2, 1024).sum_(np.ones(3), 600.0)
+            LocalGroup(0, 2, 1024).sum_(np.ones(3), 600.0)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

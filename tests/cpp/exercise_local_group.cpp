@@ -9,11 +9,11 @@
 #include <thread>
 #include <vector>
 
-#include "shared_sum.h"
+#include "local_group.h"
 
 namespace {
 
-using dist_trainer::SharedSum;
+using dist_trainer::LocalGroup;
 
 constexpr std::size_t kSlotBytes = 1000;  // most sums below take several parts
 constexpr std::int64_t kSums = 200;
@@ -23,12 +23,12 @@ double term(std::int64_t rank, std::int64_t sum, std::size_t index) {
   return static_cast<double>((rank + 1) * sum + static_cast<std::int64_t>(index));
 }
 
-std::int64_t wrong_sums(SharedSum& member, std::int64_t rank, std::int64_t size) {
+std::int64_t wrong_sums(LocalGroup& member, std::int64_t rank, std::int64_t size) {
   std::int64_t wrong = 0;
   for (std::int64_t sum = 0; sum < kSums; ++sum) {
     std::vector<double> terms(static_cast<std::size_t>(sum * 7));
     for (std::size_t i = 0; i < terms.size(); ++i) terms[i] = term(rank, sum, i);
-    member.sum(terms.data(), terms.size(), SharedSum::Seconds(60), [] {});
+    member.sum(terms.data(), terms.size(), LocalGroup::Seconds(60), [] {});
     for (std::size_t i = 0; i < terms.size(); ++i) {
       double expected = 0;
       for (std::int64_t other = 0; other < size; ++other) expected += term(other, sum, i);
@@ -39,15 +39,15 @@ std::int64_t wrong_sums(SharedSum& member, std::int64_t rank, std::int64_t size)
 }
 
 std::int64_t wrong_sums_of_all(int size, double spin_s) {
-  std::vector<std::unique_ptr<SharedSum>> members;
-  members.push_back(std::make_unique<SharedSum>(0, size, kSlotBytes));
+  std::vector<std::unique_ptr<LocalGroup>> members;
+  members.push_back(std::make_unique<LocalGroup>(0, size, kSlotBytes));
   for (int rank = 1; rank < size; ++rank) {
-    members.push_back(std::make_unique<SharedSum>(rank, size, kSlotBytes, members[0]->path()));
+    members.push_back(std::make_unique<LocalGroup>(rank, size, kSlotBytes, members[0]->path()));
   }
   std::vector<std::int64_t> wrong(members.size());
   std::vector<std::thread> threads;
   for (std::size_t rank = 0; rank < members.size(); ++rank) {
-    members[rank]->spin_for(SharedSum::Seconds(spin_s));
+    members[rank]->spin_for(LocalGroup::Seconds(spin_s));
     threads.emplace_back(
         [&, rank] { wrong[rank] = wrong_sums(*members[rank], static_cast<std::int64_t>(rank), size); });
   }

@@ -1,4 +1,5 @@
-// Sums over the processes of one machine, through memory that they share: no sockets, no threads, few wake-ups.
+// Sums and gathers of the processes of one machine, through memory that they share: no sockets, no threads, few
+// wake-ups.
 #pragma once
 
 #include <fcntl.h>
@@ -49,20 +50,20 @@ class Descriptor {
   int number_;
 };
 
-// One member of the group. Every member calls the same sums in the same order. The segment has no name in the file
+// One member of the group. Every member makes the same calls in the same order. The segment has no name in the file
 // system: the first member makes it, the others open it through the first one's entry in /proc, and it is gone with
 // the last of them, whatever killed it.
 //
 // A sum has three parts, and a barrier after each of the first two: everyone copies its numbers into its slot; member
 // i adds up the i-th part of all slots, in the order of the members, so that the result has one set of bits; everyone
 // copies the result back. No slot is written before all have passed the barrier behind which it was read.
-class SharedSum {
+class LocalGroup {
  public:
   using Seconds = std::chrono::duration<double>;
 
   // The first member makes the segment. Throws std::system_error if it cannot be had.
-  SharedSum(int rank, int size, std::size_t slot_bytes)
-      : SharedSum(rank, size, slot_bytes, Descriptor(memfd_create("dist_trainer", MFD_CLOEXEC), "memfd_create")) {
+  LocalGroup(int rank, int size, std::size_t slot_bytes)
+      : LocalGroup(rank, size, slot_bytes, Descriptor(memfd_create("dist_trainer", MFD_CLOEXEC), "memfd_create")) {
     if (ftruncate(file_.number(), static_cast<off_t>(bytes())) != 0) {
       throw std::system_error(errno, std::generic_category(), "cannot size the learners' shared memory");
     }
@@ -71,15 +72,17 @@ class SharedSum {
   }
 
   // The others open what the first one made.
-  SharedSum(int rank, int size, std::size_t slot_bytes, const std::string& path)
-      : SharedSum(rank, size, slot_bytes, Descriptor(open(path.c_str(), O_RDWR | O_CLOEXEC), path)) {
+  LocalGroup(int rank, int size, std::size_t slot_bytes, const std::string& path)
+      : LocalGroup(rank, size, slot_bytes, Descriptor(open(path.c_str(), O_RDWR | O_CLOEXEC), path)) {
     map();
   }
-  ~SharedSum() {
+  ~LocalGroup() {
     if (header_ != nullptr) munmap(header_, bytes());
   }
-  SharedSum(const SharedSum&) = delete;
-  SharedSum& operator=(const SharedSum&) = delete;
+  LocalGroup(const LocalGroup&) = delete;
+  LocalGroup& operator=(const LocalGroup&) = delete;
+
+  int size() const { return static_cast<int>(size_); }
 
   std::string path() const { return "/proc/" + std::to_string(getpid()) + "/fd/" + std::to_string(file_.number()); }
 
@@ -95,12 +98,26 @@ class SharedSum {
   void spin_for(Seconds spin) { spin_ = spin; }
 
   // Sums over all members, in place. `meanwhile` is called every tenth of a second while this member waits. Throws
-  // std::runtime_error if the others have not come after `patience`, or one has ended; no sum can follow then.
+  // std::runtime_error if the others have not come after `patience`, or one has ended; no call can follow then.
   template <class T>
   void sum(T* data, std::size_t count, Seconds patience, const std::function<void()>& meanwhile) {
     const std::size_t most = slot_bytes_ / sizeof(T);
     for (std::size_t first = 0; first < count; first += most) {
       sum_part(data + first, std::min(most, count - first), patience, meanwhile);
+    }
+  }
+
+  // The bytes of all members, `count` of each, one member's after the other's. Throws as `sum` does.
+  void gather(const std::byte* own, std::size_t count, std::byte* all, Seconds patience,
+              const std::function<void()>& meanwhile) {
+    for (std::size_t first = 0; first < count; first += slot_bytes_) {
+      const std::size_t length = std::min(slot_bytes_, count - first);
+      std::copy_n(own + first, length, slot<std::byte>(rank_));
+      barrier(patience, meanwhile);
+      for (std::size_t rank = 0; rank < size_; ++rank) {
+        std::copy_n(slot<std::byte>(rank), length, all + rank * count + first);
+      }
+      barrier(patience, meanwhile);
     }
   }
 
@@ -116,7 +133,7 @@ class SharedSum {
   };
   static_assert(std::atomic<std::uint32_t>::is_always_lock_free);  // or processes could not share it
 
-  SharedSum(int rank, int size, std::size_t slot_bytes, Descriptor file)
+  LocalGroup(int rank, int size, std::size_t slot_bytes, Descriptor file)
       : rank_(static_cast<std::size_t>(rank)),
         size_(static_cast<std::size_t>(size)),
         slot_bytes_(round_up_to_line(slot_bytes)),
@@ -160,7 +177,7 @@ class SharedSum {
   }
 
   void barrier(Seconds patience, const std::function<void()>& meanwhile) {
-    if (broken_) throw std::runtime_error("an earlier sum over the learners has failed");
+    if (broken_) throw std::runtime_error("an earlier call of the learners' group has failed");
     const std::uint32_t passed = header_->barriers.load();
     if (header_->arrived.fetch_add(1) + 1 == size_) {
       header_->arrived.store(0);
