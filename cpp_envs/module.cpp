@@ -1,11 +1,12 @@
-// The whole Python binding: one module, dist_trainer._cpp_envs. Used by envs.py; for the recursions of advantage.h by
-// advantage.py and normalize.py; for collectives of the learners of one machine by local_group.py.
+// The whole Python binding: one module, dist_trainer._cpp_envs. Used by envs.py; for the loops of advantage.h and
+// observations.h by advantage.py and normalize.py; for collectives of the learners of one machine by local_group.py.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include "advantage.h"
 #include "local_group.h"
+#include "observations.h"
 #include "registry.h"
 
 namespace py = pybind11;
@@ -119,9 +120,39 @@ void discounted_returns(const Array<Real>& rewards, const Array<bool>& done, dou
   dt::discounted_returns(extent, rewards.data(), done.data(), gamma, so_far, out);
 }
 
+// The features of each row.
+template <class Real, class... Vectors>
+std::size_t common_features(const Array<Real>& rows, const Vectors&... vectors) {
+  if (rows.ndim() != 2) throw std::invalid_argument("observations must be (rows, features)");
+  if (!((vectors.ndim() == 1 && vectors.shape(0) == rows.shape(1)) && ...)) {
+    throw std::invalid_argument("statistics must be (features,)");
+  }
+  return static_cast<std::size_t>(rows.shape(1));
+}
+
+template <class Real>
+void normalize(const Array<Real>& x, const Array<Real>& mean, const Array<Real>& scale, Real clip, Array<Real>& out) {
+  const std::size_t features = common_features(x, mean, scale), rows = common_extent(x, out).steps;
+  Real* result = out.mutable_data();
+  const py::gil_scoped_release release;
+  dt::normalize(rows, features, x.data(), mean.data(), scale.data(), clip, result);
+}
+
+template <class Real>
+void add_deviations(const Array<Real>& x, const Array<double>& pivot, Array<double>& sums, Array<double>& squares) {
+  const std::size_t features = common_features(x, pivot, sums, squares), rows = common_extent(x).steps;
+  double *to_sums = sums.mutable_data(), *to_squares = squares.mutable_data();
+  const py::gil_scoped_release release;
+  dt::add_deviations(rows, features, x.data(), pivot.data(), to_sums, to_squares);
+}
+
 // Arrays are taken as they are: another type is refused, not copied, for results are written in place.
 template <class Real>
-void define_recursions(py::module_& m) {
+void define_kernels(py::module_& m) {
+  m.def("normalize", &normalize<Real>, py::arg("x").noconvert(), py::arg("mean").noconvert(),
+        py::arg("scale").noconvert(), py::arg("clip"), py::arg("out").noconvert());
+  m.def("add_deviations", &add_deviations<Real>, py::arg("x").noconvert(), py::arg("pivot").noconvert(),
+        py::arg("sums").noconvert(), py::arg("squares").noconvert());
   m.def("decayed_sums", &decayed_sums<Real>, py::arg("terms").noconvert(), py::arg("decay").noconvert(),
         py::arg("sums").noconvert());
   m.def("gae", &gae<Real>, py::arg("rewards").noconvert(), py::arg("values").noconvert(),
@@ -218,7 +249,7 @@ PYBIND11_MODULE(_cpp_envs, m) {
     for (const auto& param : dt::find_env(name).params) values[param.name] = param.value;
     return values;
   });
-  define_recursions<float>(m);
-  define_recursions<double>(m);
+  define_kernels<float>(m);
+  define_kernels<double>(m);
   m.def("philox4x32", &dt::philox4x32, py::arg("counter"), py::arg("key"));
 }

@@ -90,3 +90,9 @@ def discounted_returns(
     running: NDArray[np.float64],  # (rows,), written too
     returns: NDArray[np.float64],
 ) -> None: ...
+
+# Likewise, but observations are (rows, features) and statistics (features,).
+def normalize(x: NDArray[Real], mean: NDArray[Real], scale: NDArray[Real], clip: float, out: NDArray[Real]) -> None: ...
+def add_deviations(
+    x: NDArray[Real], pivot: NDArray[np.float64], sums: NDArray[np.float64], squares: NDArray[np.float64]
+) -> None: ...

@@ -7,13 +7,17 @@ or, before there is one, the first learner's first sample.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dist_trainer import _cpp_envs
 from dist_trainer.distributed import World
 
 PART_SIZE = 2**18  # numbers at a time: 2 MiB, which stays in the cache
+REAL = (torch.float32, torch.float64)
 
 
 class RunningMoments(nn.Module):
@@ -39,13 +43,7 @@ class RunningMoments(nn.Module):
         rows = batch.reshape(-1, *self.mean.shape)
         first = world.broadcast_(rows[0].to(self.mean.device, torch.float64, copy=True))
         pivot = torch.where(self.count > 0, self.mean, first)
-        own = torch.zeros((3, *self.mean.shape), dtype=torch.float64, device=self.mean.device)
-        for part in rows.split(max(1, PART_SIZE // self.mean.numel())):
-            deviations = part.to(self.mean.device, torch.float64) - pivot
-            own[0] += len(deviations)
-            own[1] += deviations.sum(0)
-            own[2] += deviations.square_().sum(0)
-        sums = world.sum_(own)  # (3, *shape)
+        sums = world.sum_(_deviation_sums(rows, pivot))  # (3, *shape)
         added = sums[0].flatten()[0]
         total = self.count + added
         offset = sums[1] / added  # from the pivot to the batch's mean
@@ -60,6 +58,32 @@ class RunningMoments(nn.Module):
         """(*shape) float64; 1 before anything was fed in."""
         variance = self.m2 / self.count.clamp(min=1)
         return torch.where(self.count > 0, variance, torch.ones_like(variance)).sqrt()
+
+
+def _deviation_sums(rows: Tensor, pivot: Tensor) -> Tensor:
+    """(n, *shape) -> (3, *shape) float64 where the pivot (*shape) is: n, sums of deviations from it, of squares."""
+    sums = torch.zeros((3, *pivot.shape), dtype=torch.float64, device=pivot.device)
+    sums[0] = len(rows)
+    if _in_main_memory(rows, pivot):
+        arrays = (_array(tensor) for tensor in (pivot, sums[1], sums[2]))
+        _cpp_envs.add_deviations(rows.reshape(-1, pivot.numel()).numpy(), *arrays)
+        return sums
+    for part in rows.split(max(1, PART_SIZE // pivot.numel())):
+        deviations = part.to(pivot.device, torch.float64) - pivot
+        sums[1] += deviations.sum(0)
+        sums[2] += deviations.square_().sum(0)
+    return sums
+
+
+def _in_main_memory(*tensors: Tensor) -> bool:
+    """And as C++ wants them."""
+    return all(
+        x.device.type == "cpu" and x.dtype in REAL and x.is_contiguous() and not x.requires_grad for x in tensors
+    )
+
+
+def _array(tensor: Tensor) -> NDArray[Any]:
+    return tensor.reshape(-1).numpy()
 
 
 class ObservationNormalizer(nn.Module):
@@ -90,7 +114,12 @@ class ObservationNormalizer(nn.Module):
         if self.moments is None:
             return x
         mean, scale = self.mean_and_scale(self.moments)
-        return (x - mean).mul_(scale).clamp_(-self.clip, self.clip)
+        if not _in_main_memory(x):
+            return (x - mean).mul_(scale).clamp_(-self.clip, self.clip)
+        normalized = torch.empty_like(x)  # by C++ in one pass, with the same bits
+        rows = [tensor.reshape(-1, mean.numel()).numpy() for tensor in (x, normalized)]
+        _cpp_envs.normalize(rows[0], _array(mean), _array(scale), self.clip, rows[1])
+        return normalized
 
     def mean_and_scale(self, moments: RunningMoments) -> tuple[Tensor, Tensor]:
         """(*shape) each, in the policy's dtype."""
@@ -149,7 +178,7 @@ class ReturnNormalizer(nn.Module):
     def _returns(self, rewards: Tensor, done: Tensor) -> Tensor:
         """(T, N) float64: each agent's discounted return after each step. In main memory by C++, with the same bits."""
         returns = torch.empty(rewards.shape, dtype=torch.float64, device=rewards.device)
-        if rewards.device.type == "cpu" and rewards.dtype in (torch.float32, torch.float64):
+        if rewards.device.type == "cpu" and rewards.dtype in REAL:
             arrays = (rewards.contiguous().numpy(), done.contiguous().numpy())
             _cpp_envs.discounted_returns(*arrays, self.gamma, self.running.numpy(), returns.numpy())
             return returns

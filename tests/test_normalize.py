@@ -102,6 +102,33 @@ def test_observations_are_clipped(world: World) -> None:
     torch.testing.assert_close(result, torch.tensor([-2.5, -2.0, 0.5, 2.5]))
 
 
+@pytest.mark.parametrize("shape", [(5,), (2, 3)])
+def test_normalized_observations_have_the_bits_of_their_formula(world: World, shape: tuple[int, ...]) -> None:
+    """In main memory as it is, strided, and where a gradient is wanted; whatever is not a number stays so."""
+    generator = torch.Generator().manual_seed(1)
+    data = torch.randn(9, 4, *shape, generator=generator)
+    normalizer = make_observations(shape, clip=1.5)
+    normalizer.update(data, world)
+    data[0, 0, 0], data[1, 0, 0], data[2, 0, 0] = torch.nan, torch.inf, -torch.inf
+    assert normalizer.moments
+    mean, scale = normalizer.mean_and_scale(normalizer.moments)
+    expected = ((data - mean) * scale).clamp(-1.5, 1.5)
+    strided = data.transpose(0, 1).contiguous().transpose(0, 1)
+    for observations in (data, strided, data.clone().requires_grad_()):
+        assert torch.equal(normalizer(observations).detach().nan_to_num(7.0), expected.nan_to_num(7.0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_moments_are_the_same_of_any_memory_layout(world: World, dtype: torch.dtype) -> None:
+    data = torch.randn(9, 4, 3, generator=torch.Generator().manual_seed(1), dtype=dtype) + 50
+    for batch in (data, data.transpose(0, 1).contiguous().transpose(0, 1)):
+        moments = RunningMoments((3,), CPU)
+        moments.update(batch, world)
+        rows = data.double().flatten(0, 1).numpy()
+        np.testing.assert_allclose(moments.mean.numpy(), rows.mean(0), rtol=1e-14)
+        np.testing.assert_allclose(variance(moments), rows.var(0), rtol=1e-12)
+
+
 def test_observations_pass_unchanged_before_any_update() -> None:
     data = torch.tensor([[-3.5, 0.0, 9.0]])
     torch.testing.assert_close(make_observations((3,))(data), data, rtol=1e-7, atol=0)
