@@ -125,7 +125,8 @@ class Collector:
     @property
     def state(self) -> Tensor:
         """(L, N, H) before the pools' current observations."""
-        return torch.cat([group.step.state for group in self.groups], 1)
+        state = torch.cat([group.step.state for group in self.groups], 1)
+        return state.to(self._rollout.initial_state.dtype)
 
     @state.setter
     def state(self, state: Tensor) -> None:

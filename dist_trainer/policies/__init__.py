@@ -45,10 +45,11 @@ class Policy(nn.Module, ABC):
 
 
 def acting(policy: Policy, observations: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """`policy.act` in the policy's precision; the results are of the types that went in."""
+    """`policy.act` in the policy's precision. Parameters and values are of the observations' type, the state is of the
+    one that the policy goes on with: bfloat16 may be what has been computed."""
     with _autocast(policy, observations.device):
         parameters, values, next_state = policy.act(observations, state)
-    return parameters.to(observations.dtype), values.to(observations.dtype), next_state.to(state.dtype)
+    return parameters.to(observations.dtype), values.to(observations.dtype), next_state
 
 
 def learning(policy: Policy, observations: Tensor, state: Tensor, done: Tensor, max_done: int) -> tuple[Tensor, Tensor]:
