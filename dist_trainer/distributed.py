@@ -7,6 +7,7 @@ at local data to decide whether to communicate.
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -17,9 +18,10 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.distributed_c10d import Store
-from torch.distributed.rendezvous import rendezvous
+from torch._C._distributed_c10d import TCPStore
+from torch.distributed.distributed_c10d import PrefixStore, Store
 
+from dist_trainer.arrival import LearnersMissing, arrive
 from dist_trainer.errors import ConfigError
 from dist_trainer.heartbeat import Heartbeat
 from dist_trainer.local_group import LocalGroup, meet
@@ -29,6 +31,8 @@ T = TypeVar("T")
 
 _heartbeat: Heartbeat | None = None  # while connected; one per process, as torch's process group is
 _timeout: timedelta | None = None  # of a collective, in groups of some learners too
+_attempt = ""  # the name that the learners agreed on; what they say in the store is said under it
+_server: Store | None = None  # the store, where this learner holds it for the others
 
 
 class CollectiveFailed(RuntimeError):
@@ -67,7 +71,7 @@ def _together(collective: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
         seconds = time.monotonic() - began
         others = _heartbeat.others() if _heartbeat else "nobody watches"
         raise CollectiveFailed(
-            f"learner {dist.get_rank()}: a collective failed after {seconds:.1f} s; {others}"
+            f"learner {os.environ.get('RANK')}: a collective failed after {seconds:.1f} s; {others}"
         ) from error
     finally:
         if _heartbeat:
@@ -156,7 +160,7 @@ class World:
 
     def counter(self) -> Counter:
         """With a connection of its own. For the world of all learners, not for groups; there must be at least two."""
-        return Counter(_store_of(self.rank, self.size))
+        return Counter(_store())
 
     def subgroup(self, size: int) -> World:
         """Of the groups of `size` consecutive learners the one that this learner is in, as a world of its own.
@@ -207,24 +211,62 @@ def connect(device: str, timeout_s: float) -> World:
     if size > 1:
         global _timeout
         _timeout = timedelta(seconds=timeout_s)
-        dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo", timeout=_timeout)
+        _meet(rank, size, local_size, timeout_s)
         # NCCL's watchdog ends the process at the timeout, before an exception could say who was silent.
         _listen(rank, size, warn_after_s=0.8 * timeout_s if on_cuda else None)
+        backend = "cpu:gloo,cuda:nccl" if on_cuda else "gloo"
+        _together(dist.init_process_group, backend, store=_store(), rank=rank, world_size=size, timeout=_timeout)
     world = World(rank, size, local_rank, local_size, torch_device)
     if size > 1 and local_size == size and not on_cuda:
         world = replace(world, local_group=meet(rank, size, timeout_s, world.all_values))
     return world
 
 
+def _meet(rank: int, size: int, local_size: int, patience_s: float) -> None:
+    """Waits for all learners of this attempt. Raises LearnersMissing."""
+    global _attempt, _server
+    try:
+        if rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":  # else torchrun holds it
+            _server = None
+            _server = _hold_store(only_here=local_size == size)
+        _attempt = arrive(_client(patience_s), rank, size, patience_s, socket.gethostname())
+    except LearnersMissing:
+        raise
+    except RuntimeError as error:
+        what = f"the store at {':'.join(_store_address())} (learner 0 or its torchrun holds it) cannot be reached"
+        raise LearnersMissing(f"learner {rank}: {what}") from error
+
+
+def _store_address() -> tuple[str, str]:
+    return os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
+
+
+def _hold_store(only_here: bool) -> Store:
+    """The store of this attempt, in this process. By itself torch would listen on all of the machine's interfaces."""
+    host, port = _store_address()
+    listens = None
+    if only_here:
+        family, *_, address = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
+        listens = socket.create_server(address, family=family).detach()
+    return TCPStore(host, int(port), is_master=True, wait_for_workers=False, master_listen_fd=listens)
+
+
+def _client(timeout_s: float) -> Store:
+    host, port = _store_address()
+    return TCPStore(host, int(port), timeout=timedelta(seconds=timeout_s), wait_for_workers=False)
+
+
+def _store() -> Store:
+    """This attempt's, through a client of its own: a client serves one call at a time."""
+    store = _client(30)
+    store.set_timeout(_timeout or timedelta(seconds=30))
+    return PrefixStore(_attempt, store)
+
+
 def _listen(rank: int, size: int, warn_after_s: float | None) -> None:
     """Starts this learner's heartbeat."""
     global _heartbeat
-    _heartbeat = Heartbeat(_store_of(rank, size), rank, size, warn_after_s)
-
-
-def _store_of(rank: int, size: int) -> Store:
-    """A client of its own to the store: it serves one call at a time."""
-    return next(iter(rendezvous("env://", rank, size, timeout=timedelta(seconds=30))))[0]
+    _heartbeat = Heartbeat(_store(), rank, size, warn_after_s)
 
 
 def disconnect() -> None:
