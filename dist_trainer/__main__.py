@@ -12,11 +12,13 @@ from collections.abc import Callable, Sequence
 from dist_trainer.errors import ConfigError, choices
 from dist_trainer.help import OVERVIEW, verb_help
 from dist_trainer.plan import job_text, launched, learner_is_first, plan_evaluate, plan_train
+from dist_trainer.process import deny_writing_to_others, end_with_torchrun
 
 FIRST_LEARNER_SPEAKS_S = 10.0
 
 
 def run_train(arguments: Sequence[str]) -> int:
+    end_with_torchrun()
     plan = plan_train(arguments, launched("WORLD_SIZE"), learner_is_first())
     from dist_trainer.train import run  # torch is imported only when nothing is wrong
 
@@ -62,6 +64,7 @@ def take_cfg(arguments: Sequence[str]) -> tuple[bool, list[str]]:
 
 def main() -> int:
     """Exit status 0: done; 1: failed; 2: a mistake in the command or the configuration, told in one line."""
+    deny_writing_to_others()
     rank = os.environ.get("RANK", "0")
     verb, *arguments = sys.argv[1:] or ["--help"]
     try:

@@ -25,6 +25,7 @@ from dist_trainer.cli import apply, compose_train, config_dir, parse
 from dist_trainer.config import AutotuneConfig, TrainConfig
 from dist_trainer.errors import ConfigError
 from dist_trainer.plan import check_writable, plan_train
+from dist_trainer.process import end_with_parent
 from dist_trainer.run_folder import TENSORBOARD_FOLDER
 from dist_trainer.validation import validate_autotune
 
@@ -156,7 +157,7 @@ def measure(candidate: Candidate, plan: AutotunePlan) -> list[float]:
         command += [*plan.settings, *candidate.settings, *fixed]
         # torchrun sets it as well, for several; and one learner alone must not have more in the background
         environment = os.environ | {"OMP_NUM_THREADS": str(candidate.torch_threads)}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, preexec_fn=end_with_parent)
         if done.returncode:
             raise RunFailed(f"{shlex.join(command)} ended with status {done.returncode}:\n{done.stderr[-2000:]}")
         events = EventAccumulator(str(run_dir / TENSORBOARD_FOLDER), size_guidance={"scalars": 0})

@@ -225,6 +225,9 @@ def connect(device: str, timeout_s: float) -> World:
 def _meet(rank: int, size: int, local_size: int, patience_s: float) -> None:
     """Waits for all learners of this attempt. Raises LearnersMissing."""
     global _attempt, _server
+    if local_size == size:  # on one machine, nothing need listen on its other interfaces
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        os.environ.setdefault("NCCL_SOCKET_IFNAME", "=lo")
     try:
         if rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":  # else torchrun holds it
             _server = None

@@ -24,6 +24,10 @@ def process_name(pid: int) -> str:
     return f"{socket.gethostname()} {boot} {pid} {start}"
 
 
+def launched_by_torchrun() -> bool:
+    return RUN_ID in os.environ
+
+
 def launcher_name() -> str | None:
     """Of the torchrun that started this process; None if none did.
 

@@ -23,6 +23,7 @@ from dist_trainer.checkpoint_file import list_checkpoints, write_atomically
 from dist_trainer.config import TrainConfig
 from dist_trainer.errors import ConfigError
 from dist_trainer.launcher import launcher_name, process_name
+from dist_trainer.process import end_with_parent
 
 CONFIG_FILE = "config.yaml"
 TENSORBOARD_FOLDER = "tensorboard"
@@ -182,8 +183,9 @@ def _version(package: str) -> str:
 def _git(*arguments: str, status: int = 0) -> bytes:
     """What git prints in the checkout of this file; nothing if it is none, or git ends with another status."""
     checkout = Path(__file__).resolve().parents[1]
+    command = ["git", "-C", str(checkout), *arguments]
     try:
-        done = subprocess.run(["git", "-C", str(checkout), *arguments], capture_output=True, timeout=30, check=False)
+        done = subprocess.run(command, capture_output=True, timeout=30, check=False, preexec_fn=end_with_parent)
     except (OSError, subprocess.SubprocessError):
         return b""
     return done.stdout if done.returncode == status else b""

@@ -1,0 +1,37 @@
+"""What a process of this package is to others: it ends with its launcher, and nobody else writes into its files."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+
+from dist_trainer.launcher import launched_by_torchrun
+
+PR_SET_PDEATHSIG = 1  # prctl(2)
+OTHERS_WRITE = 0o002
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def end_with_parent() -> None:
+    """SIGKILL as soon as the parent has ended, however it did; kept across exec. For a fork's child, too."""
+    if _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+
+
+def end_with_torchrun() -> None:
+    """A learner whose torchrun was killed would otherwise train on, and stand in the way of whoever goes on.
+
+    Learners that a shell or srun started are left alone: a shell's end is not theirs, and Slurm ends what it started.
+    """
+    if launched_by_torchrun():
+        parent = os.getppid()
+        end_with_parent()
+        if os.getppid() != parent:  # it ended in between, before anything was to come of that
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def deny_writing_to_others() -> None:
+    """Whatever the umask allows, files and folders that this process makes can not be written by everybody."""
+    before = os.umask(0o077)
+    os.umask(before | OTHERS_WRITE)
