@@ -63,7 +63,7 @@ class Counter:
 def _together(collective: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Runs one collective. Raises CollectiveFailed in place of whatever the backend raises."""
     if _heartbeat:
-        _heartbeat.begin()
+        _heartbeat.begin(getattr(collective, "__name__", ""))
     began = time.monotonic()
     try:
         return collective(*args, **kwargs)
@@ -213,7 +213,7 @@ def connect(device: str, timeout_s: float) -> World:
         _timeout = timedelta(seconds=timeout_s)
         _meet(rank, size, local_size, timeout_s)
         # NCCL's watchdog ends the process at the timeout, before an exception could say who was silent.
-        _listen(rank, size, warn_after_s=0.8 * timeout_s if on_cuda else None)
+        _listen(rank, size, timeout_s, ends_by_itself=on_cuda)
         backend = "cpu:gloo,cuda:nccl" if on_cuda else "gloo"
         _together(dist.init_process_group, backend, store=_store(), rank=rank, world_size=size, timeout=_timeout)
     world = World(rank, size, local_rank, local_size, torch_device)
@@ -266,10 +266,11 @@ def _store() -> Store:
     return PrefixStore(_attempt, store)
 
 
-def _listen(rank: int, size: int, warn_after_s: float | None) -> None:
+def _listen(rank: int, size: int, timeout_s: float, ends_by_itself: bool) -> None:
     """Starts this learner's heartbeat."""
     global _heartbeat
-    _heartbeat = Heartbeat(_store(), rank, size, warn_after_s)
+    almost = 0.8 * timeout_s
+    _heartbeat = Heartbeat(_store(), rank, size, almost if ends_by_itself else None, almost)
 
 
 def disconnect() -> None:

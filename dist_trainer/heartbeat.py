@@ -7,16 +7,30 @@ travel through a key-value store; a thread of its own writes and reads them, so 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
+import os
 import sys
 import threading
 import time
 from dataclasses import dataclass
 from typing import Protocol
 
+from dist_trainer.launcher import process_name, process_state
+
 BEAT_S = 1.0
 SILENT_S = 3.0  # without a beat for so long, a learner gives no sign of life
 GIVE_UP_S = 6.0  # a store that has not answered by then is gone
 ENDED = -1  # instead of a beat
+STDERR = 2  # file descriptor
+WAITS = "waited for the others"
+PHASES = {  # what is done, by the first of these words in the call path that leads there
+    "checkpoint.": "saving or loading a checkpoint",
+    "drift.": "comparing the learners",
+    "update.": "learning",
+    "collect": "collecting",
+    "overlap.": "collecting",
+    "learner.": "starting",
+}
 UNSEEN_MODULES = ("dist_trainer.__main__", "dist_trainer.train", "dist_trainer.distributed", "dist_trainer.heartbeat")
 
 
@@ -37,6 +51,7 @@ class Sighting:
     """The latest beat that was read of another learner."""
 
     beat: int
+    process: str  # its name, see launcher.process_name
     text: str
     look: int  # the number of the look that found it changed
     at: float
@@ -49,17 +64,27 @@ class Heartbeat:
         store: for the thread alone; a store's client serves one call at a time.
         warn_after_s: tell on stderr, once, who is silent when no collective has begun for so long. For backends that
             end the process by themselves, without an exception.
+        stack_after_s: a learner that has kept the others waiting for so long writes its stack to stderr.
     """
 
-    def __init__(self, store: Store, rank: int, size: int, warn_after_s: float | None = None):
+    def __init__(
+        self,
+        store: Store,
+        rank: int,
+        size: int,
+        warn_after_s: float | None = None,
+        stack_after_s: float | None = None,
+    ):
         self.rank, self.size = rank, size
         self.collectives = 0  # begun so far
-        self.waiting = False  # in one of them
+        self.waiting_in: str | None = None  # the collective that has begun and not ended
         self._collective_at = time.monotonic()
-        self._warn_after_s = warn_after_s
+        self._warn_after_s, self._stack_after_s = warn_after_s, stack_after_s
+        self._process = process_name(os.getpid())
         self._store = store
         self._others = {rank: _key(rank) for rank in range(size) if rank != self.rank}
         self._seen: dict[int, Sighting] = {}
+        self._gone: dict[int, int] = {}  # by rank: the number of the look before its process was found to have ended
         self._looks_begun = self._looks_done = self._beat = 0
         self._wake, self._watching, self._stopped = threading.Event(), threading.Event(), threading.Event()
         self._last_word: str | None = None
@@ -67,14 +92,13 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self._thread.start()
 
-    def begin(self) -> None:
-        """A collective begins."""
+    def begin(self, collective: str) -> None:
         self.collectives += 1
-        self.waiting = True
+        self.waiting_in = collective
         self._collective_at = time.monotonic()
 
     def end(self) -> None:
-        self.waiting = False
+        self.waiting_in = None
 
     def stop(self, last_word: str | None) -> None:
         """Ends the thread. `last_word`: what the others shall read from now on, if they look."""
@@ -82,6 +106,7 @@ class Heartbeat:
         self._stopped.set()
         self._wake.set()
         self._thread.join(BEAT_S)
+        faulthandler.cancel_dump_traceback_later()
 
     def others(self) -> str:
         """Who is silent and, if nobody is, what everyone does. Looks for a few seconds; never raises."""
@@ -94,6 +119,7 @@ class Heartbeat:
                 self._alive(rank, first_look) is not None for rank in self._others
             ):
                 break
+            self._wake.set()
             time.sleep(0.05)
         if self._looks_done < first_look:
             return "the store on the first learner's machine does not answer"
@@ -103,27 +129,42 @@ class Heartbeat:
         if silent:
             return "no sign of life from " + "; ".join(self._last_seen(rank) for rank in silent)
         ended = [rank for rank in self._others if self._seen[rank].beat == ENDED]
-        named = "; ".join(f"learner {rank} {self._seen[rank].text}" for rank in ended or self._others)
+        late = [rank for rank in self._others if not self._seen[rank].text.startswith(WAITS)]
+        named = "; ".join(f"{self._who(rank)} {self._seen[rank].text}" for rank in ended or late or self._others)
         return named if ended else f"all are alive: {named}"
 
     def _alive(self, rank: int, first_look: int) -> bool | None:
         """None: too early to tell."""
         sighting = self._seen.get(rank)
-        if sighting and (sighting.look > first_look or sighting.beat == ENDED):
-            return True
-        if sighting and time.monotonic() < sighting.at + SILENT_S:
+        if not sighting:
             return None
-        return False if sighting else None
+        if sighting.look > first_look or sighting.beat == ENDED:
+            return True
+        if process_state(sighting.process) in ("gone", "stopped"):  # if it had a last word, the next look finds it
+            return False if self._looks_done > self._gone.setdefault(rank, self._looks_begun) else None
+        return None if time.monotonic() < sighting.at + SILENT_S else False
+
+    def _who(self, rank: int) -> str:
+        host, *_, pid, _start = self._seen[rank].process.split()
+        return f"learner {rank} (process {pid} on {host})"
 
     def _last_seen(self, rank: int) -> str:
         if rank not in self._seen:
             return f"learner {rank}, which was never seen"
-        return f"learner {rank}, which was last seen when it {self._seen[rank].text}"
+        state = process_state(self._seen[rank].process)
+        now = f" is {state} now and" if state else ""
+        return f"{self._who(rank)}, which{now} was last seen when it {self._seen[rank].text}"
 
     def _run(self) -> None:
-        warned = False
+        warned = stack_told = False
         while not self._stopped.is_set():
             idle_s = time.monotonic() - self._collective_at
+            if self._stack_after_s is not None and not stack_told:
+                # Should this thread not run any more, because another holds the interpreter, a timer writes all stacks.
+                faulthandler.dump_traceback_later(max(self._stack_after_s, 2 * BEAT_S), file=STDERR)
+                stack_told = idle_s > self._stack_after_s and not self.waiting_in
+                if stack_told:
+                    self._tell_stack(idle_s)
             try:
                 self._post(self._beat, self._doing())
                 if self._watching.is_set() or idle_s > 2 * BEAT_S:
@@ -142,8 +183,13 @@ class Heartbeat:
                 self._post(ENDED, self._last_word)
 
     def _post(self, beat: int, text: str) -> None:
-        self._store.set(_key(self.rank), f"{beat} {text}")
+        self._store.set(_key(self.rank), f"{beat}\t{self._process}\t{text}")
         self._beat += 1
+
+    def _tell_stack(self, idle_s: float) -> None:
+        line = f"dist_trainer: learner {self.rank} {self._doing()}; the others may wait for it since {idle_s:.0f} s\n"
+        os.write(STDERR, line.encode())
+        faulthandler.dump_traceback(STDERR)
 
     def _look(self) -> None:
         self._looks_begun += 1
@@ -152,10 +198,10 @@ class Heartbeat:
             keys = [key for key in keys if self._store.check([key])]
         ranks = [rank for rank, key in self._others.items() if key in keys]
         for rank, value in zip(ranks, self._store.multi_get(keys) if keys else [], strict=True):
-            beat, _, text = value.decode().partition(" ")
+            beat, process, text = value.decode().split("\t")
             before = self._seen.get(rank)
             if before is None or before.beat != int(beat):
-                self._seen[rank] = Sighting(int(beat), text, self._looks_begun, time.monotonic())
+                self._seen[rank] = Sighting(int(beat), process, text, self._looks_begun, time.monotonic())
         self._looks_done = self._looks_begun
 
     def _doing(self) -> str:
@@ -167,7 +213,9 @@ class Heartbeat:
             if module.startswith("dist_trainer.") and module not in UNSEEN_MODULES:
                 places.append(f"{module.removeprefix('dist_trainer.')}.{frame.f_code.co_qualname}")
             frame = frame.f_back
-        place = " > ".join(reversed(places)) or "its start or its end"
-        if self.waiting:
-            return f"waited for the others in {place}, collective {self.collectives}"
-        return f"was in {place}, after {self.collectives} collectives"
+        place = " > ".join(reversed(places))
+        phase = next((phase for word, phase in PHASES.items() if word in place), "between two phases")
+        what = f"{phase}, in {place}" if places else "starting or ending"
+        if self.waiting_in:
+            return f"{WAITS} while {what}, in collective {self.collectives} ({self.waiting_in})"
+        return f"was {what}, after {self.collectives} collectives"

@@ -9,19 +9,37 @@ from __future__ import annotations
 import os
 import socket
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 RUN_ID = "TORCHELASTIC_RUN_ID"
 
 
 def process_name(pid: int) -> str:
-    """A name of the process that no other has had or will have: host, boot, process id, start time in ticks since boot.
+    """A name that no other process has had or will have: host, its boot and process namespace, process id, start time.
 
     Raises OSError if there is no such process.
     """
-    start = _fields(pid)[19]
+    return f"{_this_machine()} {pid} {_fields(pid)[19]}"
+
+
+def process_state(name: str) -> str | None:
+    """By a process's name: "running", "stopped", ...; "gone" if it has ended; None if it is not of this machine."""
+    machine, pid, start = name.rsplit(" ", 2)
+    if machine != _this_machine():
+        return None
+    try:
+        fields = _fields(int(pid))
+    except OSError:
+        return "gone"
+    states = {"Z": "gone", "X": "gone", "T": "stopped", "t": "stopped by a debugger", "D": "waiting for a device"}
+    return states.get(fields[0], "running") if fields[19] == start else "gone"
+
+
+@cache
+def _this_machine() -> str:
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"{socket.gethostname()} {boot} {pid} {start}"
+    return f"{socket.gethostname()} {boot} {os.readlink('/proc/self/ns/pid')}"
 
 
 def launched_by_torchrun() -> bool:

@@ -97,7 +97,7 @@ def lock_run_folder(folder: Path, patience_s: float = 0.0) -> TextIO:
         lock.flush()
     except BlockingIOError:
         lock.seek(0)
-        host, _, pid, *_ = [*lock.read().split(), *["?"] * 4]
+        host, _, _, pid, *_ = [*lock.read().split(), *["?"] * 4]
         what = f"another process is training in this folder: {pid} on {host}"
         raise ConfigError("run_dir", folder, what) from None
     except OSError as error:

@@ -6,6 +6,7 @@ Runs are real command lines under torchrun. The policies and the optimizer below
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import re
 import signal
@@ -101,6 +102,28 @@ class Poisoned(RecurrentPolicy):
         return parameters, values
 
 
+class Hanging(RecurrentPolicy):
+    """At some step one learner's policy does not come back."""
+
+    calls = 0
+
+    def act(self, observations: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        self.calls += 1
+        if is_faulty() and self.calls == ITERATION_OF_FAULT * ACTS:
+            self.hang()
+        return super().act(observations, state)
+
+    def hang(self) -> None:
+        time.sleep(600)
+
+
+class HoldingTheInterpreter(Hanging):
+    """And lets no other Python thread run."""
+
+    def hang(self) -> None:
+        ctypes.PyDLL(None).sleep(600)
+
+
 class Run:
     """`train` under torchrun; its output goes to a file."""
 
@@ -179,20 +202,34 @@ def trained(folder: Path) -> Callable[[], bool]:
 def test_stopped_learner_is_named(tmp_path: Path) -> None:
     """The others wait for it as long as a collective may take, and tell where it was."""
     settings = [ENDLESS, f"collective_timeout_s={TIMEOUT_S}", "checkpoint_every=1"]
-    with running(tmp_path, 3, *settings) as run:
+    with running(tmp_path, 4, *settings) as run:
         run.wait_until(trained(tmp_path), START_S)
         time.sleep(2 * heartbeat.BEAT_S)  # until all have told that they train
-        others = [run.learner(0), run.learner(2)]
-        os.kill(run.learner(1), signal.SIGSTOP)
+        others, stopped = [run.learner(rank) for rank in (0, 1, 3)], run.learner(2)
+        os.kill(stopped, signal.SIGSTOP)
         run.wait_until(lambda: not set(others) & set(parents()), TIMEOUT_S + VERDICT_S + 10)
-        verdicts = re.findall(r"learner [02]: a collective failed after .*", run.output)
+        verdicts = re.findall(r"learner [013]: a collective failed after .*", run.output)
         assert verdicts, run.output
         for verdict in verdicts:
-            assert re.search(
-                r"failed after \d\.\d s; no sign of life from learner 1, which was last seen when", verdict
-            )
-            assert "learner 0 " not in verdict and "learner 2 " not in verdict
-            assert "trainer.train" in verdict  # its place
+            who = rf"learner 2 \(process {stopped} on .*\), which is stopped now and was last seen when it"
+            assert re.search(rf"failed after \d\.\d s; no sign of life from {who}", verdict)
+            assert "learner 0 " not in verdict and "learner 1 " not in verdict and "learner 3 " not in verdict
+            assert re.search(r"(learning|collecting|saving|between).*, in trainer\.train", verdict)
+
+
+@pytest.mark.parametrize("policy", ["Hanging", "HoldingTheInterpreter"])
+def test_hanging_learner_is_named_with_its_stack(tmp_path: Path, policy: str) -> None:
+    """The others say what it did; it writes its own stack, even if no Python code can run in it any more."""
+    settings = [ENDLESS, "collective_timeout_s=3", f"policy._target_=tests.test_failures.{policy}"]
+    with running(tmp_path, 2, *settings, faulty=1) as run:
+        stack = r"test_failures\.py.* line \d+ in hang\n.*test_failures\.py.* line \d+ in act\n"
+        wanted = [r"CollectiveFailed: learner 0: .*\n", stack]
+        run.wait_until(lambda: all(re.search(pattern, run.output) for pattern in wanted), START_S)
+        [verdict] = re.findall(r"CollectiveFailed: learner 0: a collective failed after (.*)", run.output)
+        if policy == "Hanging":
+            assert re.search(r"all are alive: learner 1 \(.*\) was collecting, in trainer\.train > .*acting", verdict)
+        else:
+            assert re.search(r"no sign of life from learner 1 \(.*\), which is running now and was last seen", verdict)
 
 
 def test_killed_learner_is_named(tmp_path: Path) -> None:
@@ -201,7 +238,9 @@ def test_killed_learner_is_named(tmp_path: Path) -> None:
         os.kill(run.learner(1), signal.SIGKILL)
         run.wait_until(lambda: run.process.poll() is not None, VERDICT_S + 10)
         assert run.process.returncode == 1
-        assert re.search(r"learner 0: a collective failed .* no sign of life from learner 1", run.output), run.output
+        assert re.search(
+            r"learner 0: a collective failed .* no sign of life from learner 1 .* is gone now", run.output
+        ), run.output
         root_cause = run.output.partition("Root Cause")[2]
         assert re.search(r"rank +: 1 .*\n +exitcode +: -9", root_cause), run.output
 
@@ -299,11 +338,14 @@ def hearts() -> Iterator[Callable[..., Heartbeat]]:
 def test_others_tell_what_they_do(hearts: Callable[..., Heartbeat]) -> None:
     board = Board()
     first, second = hearts(board, 0, 2), hearts(board, 1, 2)
-    second.begin()
+    second.begin("all_reduce")
     time.sleep(2 * heartbeat.BEAT_S)
-    assert re.fullmatch("all are alive: learner 1 waited for the others in .*, collective 1", first.others())
+    waits = (
+        r"all are alive: learner 1 \(process \d+ on .*\) waited for the others while .*, in collective 1 \(all_reduce\)"
+    )
+    assert re.fullmatch(waits, first.others())
     second.stop("ended with ValueError: no such thing")
-    assert first.others() == "learner 1 ended with ValueError: no such thing"
+    assert re.fullmatch(r"learner 1 \(process \d+ on .*\) ended with ValueError: no such thing", first.others())
 
 
 def test_learner_that_was_never_seen_is_named(hearts: Callable[..., Heartbeat]) -> None:
@@ -330,4 +372,5 @@ def test_warning_before_the_backend_ends_the_process(
     hearts(board, 0, 2, warn_after_s=3.5)
     time.sleep(6.5)
     [line] = capfd.readouterr().err.splitlines()
-    assert re.match(r"dist_trainer: learner 0 was in .* for [345] s; no sign of life from learner 1, which", line), line
+    told = r"dist_trainer: learner 0 was .*, for [345] s; no sign of life from learner 1 \(.*\), which"
+    assert re.match(told, line), line

@@ -135,7 +135,7 @@ def torchrun(monkeypatch: pytest.MonkeyPatch) -> str:
 def begun_by(run_dir: Path, torchrun: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As another process of this torchrun's would have."""
     with monkeypatch.context() as patch:
-        patch.setattr(run_folder, "process_name", lambda pid: "host boot 1 1")
+        patch.setattr(run_folder, "process_name", lambda pid: "host boot namespace 1 1")
         write_launchers(run_dir, ["another host's", torchrun, None])
 
 
