@@ -6,6 +6,7 @@ at local data to decide whether to communicate.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 import sys
@@ -245,13 +246,24 @@ def _store_address() -> tuple[str, str]:
 
 
 def _hold_store(only_here: bool) -> Store:
-    """The store of this attempt, in this process. By itself torch would listen on all of the machine's interfaces."""
+    """The store of this attempt, in this process. By itself torch would listen on all of the machine's interfaces.
+
+    It still does where others know this machine by a name, which may be another address to itself.
+    """
     host, port = _store_address()
     listens = None
-    if only_here:
+    if only_here or _is_address(host):
         family, *_, address = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
         listens = socket.create_server(address, family=family).detach()
     return TCPStore(host, int(port), is_master=True, wait_for_workers=False, master_listen_fd=listens)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _client(timeout_s: float) -> Store:

@@ -18,6 +18,7 @@ from dist_trainer.overlap import rollouts_of
 from dist_trainer.ppo import mean_kl
 from dist_trainer.report import Report, add_up
 from dist_trainer.run_folder import write_run
+from dist_trainer.run_status import StatusFile
 from dist_trainer.schedule import adapt_rate
 from dist_trainer.stop import StopRequest
 from dist_trainer.update import learn
@@ -43,7 +44,8 @@ def train(config: TrainConfig, world: World, run_dir: Path, resume_from: Path | 
         save_checkpoint(learner, run_dir, config.keep_checkpoints, report.state)
     next_rollout = rollouts_of(learner)
     undone_in_a_row = 0
-    with report:
+    with report, StatusFile(run_dir, world.is_first) as status:
+        status.at(learner.iteration, learner.finished)
         while not learner.finished:
             report.phase("rollout")
             with next_rollout(learner.iteration) as rollout:
@@ -72,6 +74,7 @@ def train(config: TrainConfig, world: World, run_dir: Path, resume_from: Path | 
             if saves:
                 with report.checkpoint(last=done):
                     save_checkpoint(learner, run_dir, config.keep_checkpoints, report.state)
+                    status.at(learner.iteration, learner.finished)
             if done:
                 break
     report.finish(learner)
