@@ -23,6 +23,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -65,6 +66,8 @@ struct Spec {
   ActionSpec action;
   int num_agents = 1;
   std::vector<std::string> metrics;  // names of what E::metrics writes, averaged over episodes
+  // What every entry of an observation lies within. Without bounds of their own floats may be any finite number.
+  float observation_low = -std::numeric_limits<float>::max(), observation_high = std::numeric_limits<float>::max();
 
   int observation_size() const {
     int size = 1;

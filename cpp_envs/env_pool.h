@@ -1,6 +1,7 @@
 // The pool of one environment type: what happens to each environment in a step.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <new>
@@ -9,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "check.h"
 #include "pool.h"
 
 namespace dist_trainer {
@@ -30,7 +32,7 @@ class EnvPool final : public Pool {
 
  public:
   EnvPool(PoolConfig config, const Params& params)
-      : Pool(std::move(config), E::spec(params), sizeof(E), sizeof(Observation)), params_(params) {
+      : Pool(std::move(config), E::spec(params), sizeof(E), sizeof(Observation)), params_(params), check_(spec()) {
     constexpr bool kFloatActions = std::is_same_v<Action, float>;
     if (kFloatActions != (spec().action.kind == ActionKind::kContinuous)) {
       throw std::logic_error(this->config().name + ": Action is float if, and only if, the actions are continuous");
@@ -61,6 +63,11 @@ class EnvPool final : public Pool {
     return {reinterpret_cast<Observation*>(buffer) + index(env) * size, size};
   }
 
+  std::span<Observation> observations_of(int first, int last) const {
+    const std::span<Observation> one = observation_of(first, observations);
+    return {one.data(), one.size() * index(last - first)};
+  }
+
   void reset_state(int env) {
     std::byte* at = states_ + sizeof(E) * index(env);
     std::memset(at, 0, sizeof(E));  // padding too: equal states have equal bytes
@@ -69,31 +76,95 @@ class EnvPool final : public Pool {
     fresh->reset(params_, stream);
   }
 
-  void observe(int env) { state(env).observe(params_, observation_of(env, observations)); }
+  struct NoNotes {
+    void take_note(int, Phase) {}
+  };
 
-  void reset_envs(int first, int last) override {
-    for (int env = first; env < last; ++env) {
+  // In a thread nothing is noted, and what an environment throws reaches the caller, with its name.
+  void run_envs(Job job, int first, int last) override {
+    NoNotes notes;
+    int env = first;
+    try {
+      for (; env < last; ++env) advance(job, env, notes, observation_of(env, observations));
+      if (const auto all = observations_of(first, last); is_bad(all)) {
+        env = first + static_cast<int>(check_.first_bad(all) / observation_of(0, observations).size());
+        throw EnvError(check_.complaint(observation_of(env, observations), agents()));
+      }
+    } catch (const InvalidAction&) {
+      throw;
+    } catch (const std::exception& error) {
+      throw EnvError(text_of(fault_of(env, error.what()), config_.name, config_.seed));
+    }
+    draw_noise(first, last);
+  }
+
+  // A few environments at a time are observed into memory of this process, checked there, and shown together. Until
+  // then their last observations are what is shown: if one of them fails, that is its final one.
+  void run_slice(Job job, int first, int last, WorkerSlot& slot) override {
+    const std::size_t size = observation_of(0, observations).size();
+    const int chunk = static_cast<int>(std::clamp(kChunkBytes / (size * sizeof(Observation)), 1UL, 64UL));
+    seen_.resize(static_cast<std::size_t>(chunk) * size);
+    for (int begin = first, end; begin < last; begin = end) {
+      end = std::min(begin + chunk, last);
+      const int stepped = std::clamp(slot.stepped.load(), begin, end);  // by a predecessor, which has ended since
+      const auto seen = [=, this](int env) { return std::span(seen_).subspan(index(env - begin) * size, size); };
+      for (int env = begin; env < stepped; ++env) {
+        slot.take_note(env, Phase::kObserve);
+        state(env).observe(params_, seen(env));
+      }
+      for (int env = stepped; env < end; ++env) advance(job, env, slot, seen(env));
+      slot.stepped = std::max(slot.stepped.load(), end);  // before the note goes: none may be stepped twice
+      slot.clear_note();
+      const std::span<Observation> all = std::span(seen_).first(index(end - begin) * size);
+      if (is_bad(all)) {
+        const int env = begin + static_cast<int>(check_.first_bad(all) / size);
+        slot.take_note(env, Phase::kObserve);
+        throw EnvError(check_.complaint(seen(env), agents()));
+      }
+      std::ranges::copy(all, observations_of(begin, end).begin());
+      draw_noise(begin, end);
+    }
+  }
+
+  void recover(Job job, int env, Phase phase, WorkerSlot& slot) override {
+    // If it ended its episode by itself, only the beginning of the next one failed.
+    if (job == Job::kStep && (phase < Phase::kReset || !has_ended(env))) {
+      lose_episode(env, phase == Phase::kFinish);
+    } else if (job == Job::kObserve) {
+      std::fill_n(episodes_ + row(env), agents(), Episode{});
+    }
+    ++steps_[env];  // other random numbers than those of the reset that failed
+    slot.take_note(env, Phase::kReset);
+    reset_state(env);
+    slot.clear_note();
+  }
+
+  void advance(Job job, int env, auto& notes, std::span<Observation> seen) {
+    if (job == Job::kReset) {
+      notes.take_note(env, Phase::kReset);
       reset_state(env);
-      observe(env);
+    } else if (job == Job::kStep) {
+      notes.take_note(env, Phase::kStep);
+      if (step(env, notes)) {
+        notes.take_note(env, Phase::kReset);
+        reset_state(env);
+      }
     }
-    draw_noise(first, last);
+    notes.take_note(env, Phase::kObserve);
+    state(env).observe(params_, seen);
   }
 
-  void observe_envs(int first, int last) override {
-    for (int env = first; env < last; ++env) observe(env);
-    draw_noise(first, last);
-  }
+  bool is_bad(std::span<const Observation> seen) const { return config_.check && !check_.all_good(seen); }
 
-  void step_envs(int first, int last) override {
-    for (int env = first; env < last; ++env) {
-      if (step(env)) reset_state(env);
-      observe(env);
+  bool has_ended(int env) const {
+    for (std::size_t i = row(env); i < row(env) + agents(); ++i) {
+      if (!terminated[i] && !truncated[i]) return false;
     }
-    draw_noise(first, last);
+    return true;
   }
 
   // True if the environment must be reset.
-  bool step(int env) {
+  bool step(int env, auto& notes) {
     Action* chosen = reinterpret_cast<Action*>(actions) + row(env) * components();
     for (std::size_t agent = 0; agent < agents(); ++agent) {
       for (std::size_t i = 0; i < components(); ++i) check_action(env, i, chosen[agent * components() + i]);
@@ -108,12 +179,12 @@ class EnvPool final : public Pool {
         result = environment.step(params_, std::span<const Action>(chosen, components()), stream);
       }
       ++steps_[env];
-      return record(env, {&result, 1});
+      return record(env, {&result, 1}, notes);
     } else {
       const std::span<StepResult> results(&results_[row(env)], agents());
       environment.step(params_, std::span<const Action>(chosen, agents() * components()), results, stream);
       ++steps_[env];
-      return record(env, results);
+      return record(env, results, notes);
     }
   }
 
@@ -129,19 +200,23 @@ class EnvPool final : public Pool {
       }
     }
   }
-  std::out_of_range invalid_action(int env, std::size_t component, const std::string& value,
-                                   const std::string& valid) const {
-    return std::out_of_range(config_.name + ": action component " + std::to_string(component) + " of environment " +
-                             std::to_string(global_id(env)) + " is " + value + ", must be " + valid);
+  InvalidAction invalid_action(int env, std::size_t component, const std::string& value,
+                               const std::string& valid) const {
+    return InvalidAction(config_.name + ": action component " + std::to_string(component) + " of environment " +
+                         std::to_string(global_id(env)) + " is " + value + ", must be " + valid);
   }
 
   // Writes the results to the buffers and the statistics; true if the environment must be reset.
-  bool record(int env, std::span<const StepResult> results) {
+  bool record(int env, std::span<const StepResult> results, auto& notes) {
     std::size_t done_agents = 0;
     bool any_truncated = false;
     for (std::size_t agent = 0; agent < agents(); ++agent) {
       const std::size_t i = row(env) + agent;
       const StepResult& result = results[agent];
+      if (config_.check && !std::isfinite(result.reward)) {
+        throw EnvError("the reward of agent " + std::to_string(agent) + " is " + number(result.reward) +
+                       ", must be finite");
+      }
       rewards[i] = result.reward;
       terminated[i] = result.terminated;
       truncated[i] = result.truncated && !result.terminated;
@@ -155,19 +230,22 @@ class EnvPool final : public Pool {
       if (done_agents < agents()) {
         throw std::logic_error(config_.name + ": truncation must end the episode of all agents at once");
       }
-      state(env).observe(params_, observation_of(env, final_observations));
+      const std::span<Observation> seen = observation_of(env, final_observations);
+      state(env).observe(params_, seen);
+      if (is_bad(seen)) throw EnvError(check_.complaint(seen, agents()));
     }
-    finish_episodes(env, results);
+    finish_episodes(env, results, notes);
     return done_agents == agents();
   }
 
-  void finish_episodes(int env, std::span<const StepResult> results) {
+  void finish_episodes(int env, std::span<const StepResult> results, auto& notes) {
     double* finished = statistics_of(env);
     const std::size_t count = spec_.metrics.size();
     const std::span<float> values(metrics_.data() + row(env) * count, agents() * count);
     if constexpr (requires(const E& fixed, std::span<float> out) { fixed.metrics(params_, out); }) {
       state(env).metrics(params_, values);
     }
+    notes.take_note(env, Phase::kFinish);
     for (std::size_t agent = 0; agent < agents(); ++agent) {
       if (!results[agent].done()) continue;
       Episode& episode = episodes_[row(env) + agent];
@@ -179,7 +257,11 @@ class EnvPool final : public Pool {
     }
   }
 
+  static constexpr std::size_t kChunkBytes = 16384;  // of observations: they stay in the first cache
+
   const Params params_;
+  const ObservationCheck<Observation> check_;
+  std::vector<Observation> seen_;    // by a worker process, of a chunk of environments
   std::vector<StepResult> results_;  // of each row, where there are several agents
   std::vector<float> metrics_;       // (rows, metrics) scratch, each environment its own
 };

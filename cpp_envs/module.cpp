@@ -203,19 +203,45 @@ PYBIND11_MODULE(_cpp_envs, m) {
       .def_readonly("num_agents", &dt::Spec::num_agents)
       .def_readonly("metrics", &dt::Spec::metrics);
 
+  py::class_<dt::ProcessConfig>(m, "ProcessConfig")
+      .def(py::init([](const std::string& program, double step_timeout_s, int max_restarts, std::int64_t memory_bytes) {
+             return dt::ProcessConfig{program, step_timeout_s, max_restarts, memory_bytes};
+           }),
+           py::kw_only(), py::arg("program"), py::arg("step_timeout_s"), py::arg("max_restarts"),
+           py::arg("memory_bytes"));
+
   py::class_<dt::Pool>(m, "Pool")
       .def(py::init([](const std::string& name, const dt::ParamValues& params, int num_envs, int first_env,
-                       std::uint64_t seed, int threads, std::vector<int> cores) {
-             return dt::find_env(name).make_pool({name, num_envs, first_env, seed, threads, std::move(cores)}, params);
+                       std::uint64_t seed, int threads, std::vector<int> cores, bool check,
+                       std::optional<dt::ProcessConfig> processes) {
+             dt::PoolConfig config{.name = name,
+                                   .num_envs = num_envs,
+                                   .first_env = first_env,
+                                   .seed = seed,
+                                   .workers = threads,
+                                   .cores = std::move(cores),
+                                   .check = check,
+                                   .processes = std::move(processes)};
+             const py::gil_scoped_release release;  // worker processes take a while to start
+             return dt::find_env(name).make_pool(std::move(config), params);
            }),
            py::kw_only(), py::arg("name"), py::arg("params"), py::arg("num_envs"), py::arg("first_env"),
-           py::arg("seed"), py::arg("threads"), py::arg("cores") = std::vector<int>{})
+           py::arg("seed"), py::arg("threads"), py::arg("cores") = std::vector<int>{}, py::arg("check") = true,
+           py::arg("processes") = std::nullopt)
       .def("buffers", &buffers)
       .def("incoming", &incoming)
       .def("reset", &dt::Pool::reset, py::call_guard<py::gil_scoped_release>())
       .def("send", &dt::Pool::send, py::call_guard<py::gil_scoped_release>())
       .def("recv", &dt::Pool::recv, py::call_guard<py::gil_scoped_release>())
       .def("take_statistics", &dt::Pool::take_statistics)
+      .def("take_faults",
+           [](dt::Pool& pool) {
+             std::vector<std::string> texts;
+             for (const dt::EnvFault& fault : pool.take_faults()) {
+               texts.push_back(dt::text_of(fault, pool.config().name, pool.config().seed));
+             }
+             return texts;
+           })
       .def("snapshot", &snapshot)
       .def("restore", &restore)
       .def_property_readonly("memory_bytes", &dt::Pool::memory_bytes);

@@ -1,11 +1,16 @@
-// The pool: N environments behind one set of buffers, stepped together by worker threads.
+// The pool: N environments behind one set of buffers, stepped together by worker threads or processes.
 //
 // Buffers are structures of arrays over agent rows (row = environment * num_agents + agent), in one anonymous
 // shared-memory segment that torch sees without a copy. One cycle is
 //   caller reads observations and noise, writes actions -> send() -> recv() -> caller reads rewards, terminated,
 //   truncated, the next observations, and, in rows that were truncated, final_observations.
-// Everything random is keyed by (seed, global environment id, step): results depend neither on the number of threads
+// Everything random is keyed by (seed, global environment id, step): results depend neither on the number of workers
 // nor on how the global set of environments is cut over pools.
+//
+// With worker processes an environment that crashes or hangs takes its process along, no other, and loses its episode:
+// the step's reward is 0, it is truncated, its final observation is the last one known, and it is left out of the
+// statistics. The others do not notice, so that what an environment does deterministically does not depend on the
+// number of workers here either.
 #pragma once
 
 #include <cmath>
@@ -17,20 +22,15 @@
 #include <vector>
 
 #include "env.h"
+#include "env_fault.h"
 #include "noise.h"
+#include "pool_config.h"
 #include "shared_memory.h"
+#include "worker_control.h"
+#include "worker_processes.h"
 #include "workers.h"
 
 namespace dist_trainer {
-
-struct PoolConfig {
-  std::string name;  // of the environment, for messages
-  int num_envs = 1;
-  int first_env = 0;  // global id of this pool's first environment
-  std::uint64_t seed = 0;
-  int threads = 1;           // the caller's own among them
-  std::vector<int> cores{};  // thread i is pinned to cores[i], the caller excepted; empty: none is pinned
-};
 
 // Per agent: the episode in progress. Part of a snapshot.
 struct Episode {
@@ -45,8 +45,10 @@ class Pool {
       : config_(checked(std::move(config))),
         spec_(std::move(spec)),
         state_bytes_(state_bytes),
-        observation_bytes_(observation_item_bytes * static_cast<std::size_t>(spec_.observation_size())),
-        workers_(config_.threads, config_.num_envs, config_.cores) {
+        observation_bytes_(observation_item_bytes * static_cast<std::size_t>(spec_.observation_size())) {
+    if (!config_.processes && !config_.attachment) {
+      threads_ = std::make_unique<Workers>(config_.workers, config_.num_envs, config_.cores);
+    }
     const auto envs = static_cast<std::size_t>(config_.num_envs), agents = static_cast<std::size_t>(rows());
     const auto components = static_cast<std::size_t>(spec_.action.components());
     std::size_t bytes = 0;
@@ -69,8 +71,12 @@ class Pool {
     const std::size_t at_states = reserve(envs * state_bytes_), at_steps = reserve(envs * sizeof(std::uint64_t));
     const std::size_t at_episodes = reserve(agents * sizeof(Episode));
     const std::size_t at_finished = reserve(envs * sizeof(double) * statistics_size());
-    memory_ = std::make_unique<SharedMemory>(bytes);
+    buffer_bytes_ = bytes;
+    const std::size_t at_control = reserve(threads_ ? 0 : WorkerControl::bytes(config_.workers));
+    memory_ = config_.attachment ? std::make_unique<SharedMemory>(bytes, config_.attachment->file)
+                                 : std::make_unique<SharedMemory>(bytes);
     std::byte* data = incoming = memory_->data();
+    control_ = threads_ ? nullptr : reinterpret_cast<WorkerControl*>(data + at_control);
     states_ = data + at_states;
     steps_ = reinterpret_cast<std::uint64_t*>(data + at_steps);
     episodes_ = reinterpret_cast<Episode*>(data + at_episodes);
@@ -82,6 +88,13 @@ class Pool {
     rewards = reinterpret_cast<float*>(data + at_rewards);
     terminated = reinterpret_cast<bool*>(data + at_terminated);
     truncated = reinterpret_cast<bool*>(data + at_truncated);
+    if (!config_.processes) {
+      memory_->close_file();
+      return;
+    }
+    processes_ = std::make_unique<WorkerProcesses>(
+        config_, *control_, memory_->file(),
+        [this](int env, std::string reason) { return fault_of(env, std::move(reason)); });
   }
   virtual ~Pool() = default;
   Pool(const Pool&) = delete;
@@ -97,25 +110,33 @@ class Pool {
   // Begins the first episode of every environment, as if the pool had just been made.
   void reset() {
     require_idle("reset");
-    std::memset(memory_->data(), 0, memory_->bytes());
-    run([this](int first, int last) { reset_envs(first, last); });
+    std::memset(memory_->data(), 0, buffer_bytes_);
+    run(Job::kReset);
     recv();
   }
 
-  // Starts one step of every environment with the actions in the buffer; returns at once if there are several threads.
+  // Starts one step of every environment with the actions in the buffer; returns at once unless the caller's is the
+  // only thread.
   void send() {
     require_ready("send");
-    run([this](int first, int last) { step_envs(first, last); });
+    run(Job::kStep);
   }
 
-  // Helps with the step and waits until it is done. If it failed, some environments have stepped and others have not:
-  // the pool then has to be reset or restored.
+  // Waits until the step is done; threads are helped with it. If it failed, some environments have stepped and others
+  // have not: the pool then has to be reset or restored.
   void recv() {
     if (!in_flight_) throw std::logic_error("recv() without a send() before it");
     in_flight_ = ready_ = false;
-    workers_.wait();
+    if (processes_) {
+      processes_->wait();
+    } else {
+      threads_->wait();
+    }
     ready_ = true;
   }
+
+  // What befell worker processes since the last call.
+  std::vector<EnvFault> take_faults() { return processes_ ? processes_->take_faults() : std::vector<EnvFault>{}; }
 
   // Sums over the episodes that ended since the last call: {episodes, returns, lengths, metrics...}. Summed in the
   // order of the environments, so that the result does not depend on the threads.
@@ -146,16 +167,22 @@ class Pool {
   }
   void restore(const std::byte* in) {
     require_idle("restore");
-    std::memset(memory_->data(), 0, memory_->bytes());
+    std::memset(memory_->data(), 0, buffer_bytes_);
     for (int env = 0; env < config_.num_envs; ++env) {
       for_each_part(env, [&in](std::byte* part, std::size_t size) {
         std::memcpy(part, in, size);
         in += size;
       });
     }
-    run([this](int first, int last) { observe_envs(first, last); });
+    run(Job::kObserve);
     recv();
   }
+
+  // In a worker process: does its slice of a job, or what is left of it, and notes in the slot how far it is.
+  virtual void run_slice(Job job, int first, int last, WorkerSlot& slot) = 0;
+  // In a worker process: makes good what its predecessor, which died at environment `env`, may have left half done.
+  virtual void recover(Job job, int env, Phase phase, WorkerSlot& slot) = 0;
+  WorkerControl& control() { return *control_; }
 
   // Agent-row buffers; see the top of the file. `incoming` is the block that holds observations, noise, rewards,
   // terminated and truncated. It and `actions` have pages of their own, so that each can be page-locked for a GPU.
@@ -166,12 +193,12 @@ class Pool {
   double* statistics;  // (num_envs, statistics_size) of the episodes that ended and were not taken yet
 
  protected:
-  // Each works on environments [first, last) of this pool and touches nothing of the others.
-  virtual void reset_envs(int first, int last) = 0;
-  virtual void step_envs(int first, int last) = 0;
-  virtual void observe_envs(int first, int last) = 0;
+  // In a thread: works on environments [first, last) of this pool and touches nothing of the others.
+  virtual void run_envs(Job job, int first, int last) = 0;
 
-  void stop_workers() { workers_.stop(); }
+  void stop_workers() {
+    if (threads_) threads_->stop();
+  }
 
   std::size_t agents() const { return static_cast<std::size_t>(spec_.num_agents); }
   std::size_t observation_bytes() const { return observation_bytes_; }  // of one agent
@@ -185,6 +212,27 @@ class Pool {
     dist_trainer::draw_noise(streams, noise + static_cast<std::size_t>(first) * static_cast<std::size_t>(draws));
   }
 
+  // The episode of this environment is over, with a step that does not count; what it shows still is its last known
+  // observation. Its finished episodes stay in the statistics unless those are torn: added in part.
+  void lose_episode(int env, bool torn) {
+    const auto first = static_cast<std::size_t>(env) * agents();
+    for (std::size_t row = first; row < first + agents(); ++row) {
+      rewards[row] = 0;
+      terminated[row] = false;
+      truncated[row] = true;
+      episodes_[row] = Episode{};
+    }
+    std::memcpy(final_observations + first * observation_bytes_, observations + first * observation_bytes_,
+                agents() * observation_bytes_);
+    if (torn) std::memset(statistics_of(env), 0, sizeof(double) * statistics_size());
+  }
+
+  // Called while nobody works on this environment of the pool.
+  EnvFault fault_of(int env, std::string reason) const {
+    const std::int64_t length = episodes_[static_cast<std::size_t>(env) * agents()].length;
+    return {config_.first_env + env, steps_[env], length, std::move(reason)};
+  }
+
   PoolConfig config_;
   Spec spec_;
   std::byte* states_ = nullptr;
@@ -192,19 +240,6 @@ class Pool {
   Episode* episodes_ = nullptr;
 
  private:
-  static PoolConfig checked(PoolConfig config) {
-    if (config.num_envs < 1) throw std::invalid_argument("num_envs must be at least 1");
-    if (config.first_env < 0) throw std::invalid_argument("first_env must be at least 0");
-    if (config.threads < 1 || config.threads > 1024) throw std::invalid_argument("threads must be 1 to 1024");
-    if (!config.cores.empty() && config.cores.size() < static_cast<std::size_t>(config.threads)) {
-      throw std::invalid_argument("cores must be one for each of the " + std::to_string(config.threads) +
-                                  " threads, or none; there are " + std::to_string(config.cores.size()));
-    }
-    for (const int core : config.cores) {
-      if (core < 0) throw std::invalid_argument("cores: " + std::to_string(core) + " must be at least 0");
-    }
-    return config;
-  }
   void require_idle(const char* call) const {
     if (in_flight_) throw std::logic_error(std::string(call) + "() while a step is in flight: call recv() first");
   }
@@ -215,9 +250,13 @@ class Pool {
                              "() on a pool that is new or whose last step failed: call reset() or restore() first");
     }
   }
-  void run(Workers::Job job) {
+  void run(Job job) {
     in_flight_ = true;
-    workers_.start(std::move(job));
+    if (processes_) {
+      processes_->start(job);
+    } else {
+      threads_->start([this, job](int first, int last) { run_envs(job, first, last); });
+    }
   }
   void for_each_part(int env, auto&& visit) {
     const auto i = static_cast<std::size_t>(env);
@@ -227,10 +266,12 @@ class Pool {
     visit(reinterpret_cast<std::byte*>(statistics_of(env)), sizeof(double) * statistics_size());
   }
 
-  std::size_t state_bytes_, observation_bytes_, incoming_bytes_ = 0;
+  std::size_t state_bytes_, observation_bytes_, incoming_bytes_ = 0, buffer_bytes_ = 0;
   std::unique_ptr<SharedMemory> memory_;
+  WorkerControl* control_ = nullptr;  // only with processes
   bool in_flight_ = false, ready_ = false;
-  Workers workers_;  // last: its threads end before the buffers go
+  std::unique_ptr<Workers> threads_;  // last: they end before the buffers go
+  std::unique_ptr<WorkerProcesses> processes_;
 };
 
 }  // namespace dist_trainer

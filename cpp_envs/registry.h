@@ -20,8 +20,6 @@ struct ParamInfo {
   std::string meaning;
 };
 
-using ParamValues = std::map<std::string, double>;
-
 struct EnvEntry {
   bool observations_are_bytes;  // uint8, else float32
   std::vector<ParamInfo> params;
@@ -56,13 +54,6 @@ std::vector<ParamInfo> describe_params() {
                      std::is_integral_v<T>, meaning});
   });
   return infos;
-}
-
-inline std::string number(double value) {
-  std::string text = std::to_string(value);
-  text.erase(text.find_last_not_of('0') + 1);
-  if (text.back() == '.') text.pop_back();
-  return text;
 }
 
 // Throws std::invalid_argument that names the parameter, the value and what would be valid.
@@ -100,6 +91,7 @@ bool register_env(const std::string& name) {
       describe_params<Params>(),
       [](const ParamValues& values) { return E::spec(parse_params<Params>(values)); },
       [](PoolConfig config, const ParamValues& values) -> std::unique_ptr<Pool> {
+        config.params = values;
         return std::make_unique<EnvPool<E>>(std::move(config), parse_params<Params>(values));
       },
   };
@@ -109,6 +101,6 @@ bool register_env(const std::string& name) {
 #define DIST_TRAINER_JOIN2(a, b) a##b
 #define DIST_TRAINER_JOIN(a, b) DIST_TRAINER_JOIN2(a, b)
 #define REGISTER_ENV(Type, name) \
-  static const bool DIST_TRAINER_JOIN(kRegistered, __LINE__) = ::dist_trainer::register_env<Type>(name)
+  static const bool DIST_TRAINER_JOIN(kRegistered, __COUNTER__) = ::dist_trainer::register_env<Type>(name)
 
 }  // namespace dist_trainer

@@ -2,11 +2,9 @@
 #pragma once
 
 #include <pthread.h>
-#include <sched.h>
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cstdint>
 #include <exception>
 #include <functional>
@@ -17,24 +15,9 @@
 #include <utility>
 #include <vector>
 
+#include "waiting.h"
+
 namespace dist_trainer {
-
-// How many cores the calling thread may run on.
-inline int allowed_cores() {
-  std::vector<cpu_set_t> mask(16);  // of 1,024 cores each
-  const std::size_t bytes = mask.size() * sizeof(cpu_set_t);
-  if (sched_getaffinity(0, bytes, mask.data()) != 0) return 1;
-  return CPU_COUNT_S(bytes, mask.data());
-}
-
-// Tells the processor that this is a loop that waits, so that it saves power and leaves room for its sibling.
-inline void relax() {
-#if defined(__x86_64__) || defined(__i386__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
 
 // The caller is one of the threads: it helps while it waits, so that a job can be done before the others are awake.
 // The range is cut into chunks, and each thread has a block of consecutive chunks, whose memory stays in its core's
@@ -104,9 +87,6 @@ class Workers {
   }
 
  private:
-  using Clock = std::chrono::steady_clock;
-  static constexpr std::chrono::microseconds kSpin{20};  // about what it takes to wake a thread that sleeps
-
   // The chunks of a thread. `taken` counts them over all jobs: with J jobs so far, chunks are left while it is below
   // J * chunks. It is never set back, so a thread that comes late takes chunks of the job that runs now, or none.
   struct alignas(64) Block {
@@ -133,12 +113,7 @@ class Workers {
   // Returns once the value is no longer `old`: looks at it for a moment if it may, then sleeps.
   template <class T>
   static void await_change(const std::atomic<T>& value, T old, bool spin) {
-    if (spin) {
-      for (const auto end = Clock::now() + kSpin; Clock::now() < end; relax()) {
-        if (value.load() != old) return;
-      }
-    }
-    value.wait(old);
+    if (!spin || !changes_within(kSpin, value, old)) value.wait(old);
   }
 
   // The first index of a chunk of this block that nobody else has; -1 if there is none.

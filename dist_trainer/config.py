@@ -19,6 +19,12 @@ class EnvConfig:
 
     name: str = "???"
     params: dict[str, Any] = field(default_factory=dict)
+    check: bool = True  # observations must be finite and in their declared range, rewards finite; else its name is told
+    workers: str = "threads"  # threads | processes: an environment that crashes, hangs or fails the check loses its
+    # episode (the step: reward 0, truncated) and not the run; results are the same otherwise
+    step_timeout_s: float = 5.0  # processes: an environment that takes longer for a step hangs, and is given up
+    max_restarts: int = 10  # processes: stop when more than so many are lost in steps one after the other
+    worker_memory_mb: int | None = None  # of each process, beside the shared memory; an environment that leaks hits it
 
 
 @dataclass
@@ -116,7 +122,7 @@ class TrainConfig:
     reduce_dtype: str | None = None  # of gradients on their way between learners: null (as they are) | bfloat16
     compile_optimizer: bool = False  # torch.compile the optimizer's update: 10 to 90 s at the start, then faster steps
     torch_threads: int | None = None  # per learner; default: this machine's cores shared out over its learners
-    env_threads: int | None = None  # per learner; default: the same
+    env_threads: int | None = None  # threads or processes, per learner; default: the same
     env_groups: int | None = None  # of a learner's environments: one acts, the others step; null: 1 on CPU, 2 on CUDA
     overlap: bool = False  # collect the next rollout, with the weights of before the update, while the learner works
     rollout_memory: str = "device"  # of observations: device | host (saves a GPU's memory; minibatches are sent to it)

@@ -36,6 +36,8 @@ def progress_line(env_steps: int, total_env_steps: float, values: Mapping[str, f
     ]
     scores = {tag.removeprefix("env/"): value for tag, value in values.items() if tag.startswith("env/")}
     scores.pop("episodes", None)
+    if scores.get("worker_restarts") == 0:
+        del scores["worker_restarts"]
     parts += [f"{name.removeprefix('episode_')} {value:.4g}" for name, value in scores.items()]
     losses = ("policy", "value", "entropy", "approx_kl")
     parts += [f"{name.removeprefix('approx_')} {values[f'losses/{name}']:.3g}" for name in losses]

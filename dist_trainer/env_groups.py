@@ -36,7 +36,7 @@ class EnvGroups:
         self.num_envs = num_envs
         size = num_envs // groups
         # With the caller alone a pool steps inside send(), and nothing else could be done meanwhile.
-        threads = threads if groups == 1 else max(2, threads)
+        threads = max(2, threads) if groups > 1 and config.workers == "threads" else threads
         self.pools = [
             EnvPool(
                 config,
@@ -69,6 +69,10 @@ class EnvGroups:
             pool.take_statistics()
         total: NDArray[np.float64] = np.add.accumulate(each)[-1]  # one after another, as a single pool adds them
         return total
+
+    def take_faults(self) -> list[str]:
+        """A line for every worker process that was lost since the last call."""
+        return [fault for pool in self.pools for fault in pool.take_faults()]
 
     def snapshot(self) -> NDArray[np.uint8]:
         """(E/W, bytes): the whole state, one row per environment, so that it can be cut over other pools."""

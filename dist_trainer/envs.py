@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -100,6 +101,15 @@ def cores_to_pin(threads: int, local_rank: int, local_size: int) -> list[int]:
     return allowed[local_rank * share :][:threads] if threads <= share and ours else []
 
 
+def _processes(config: EnvConfig) -> _cpp_envs.ProcessConfig:
+    return _cpp_envs.ProcessConfig(
+        program=str(Path(_cpp_envs.__file__).with_name("env_worker")),  # built and installed with the module
+        step_timeout_s=config.step_timeout_s,
+        max_restarts=config.max_restarts,
+        memory_bytes=(config.worker_memory_mb or 0) * 2**20,
+    )
+
+
 class EnvPool:
     """This learner's slice of the global environments.
 
@@ -133,10 +143,11 @@ class EnvPool:
         cores: Sequence[int] = (),
     ):
         """`threads` step the environments, the caller's own among them: it helps in `recv()`, and with one thread
-        `send()` does everything. Thread i is pinned to `cores[i]`, the caller excepted; see cores_to_pin.
+        `send()` does everything. Thread i is pinned to `cores[i]`, the caller excepted; see cores_to_pin. With
+        `config.workers` "processes" as many processes do, and the caller waits for them.
 
         Raises ConfigError as env_spec does, ValueError if a size is out of range or there are fewer cores than threads,
-        RuntimeError if a thread may not run on its core.
+        RuntimeError if a thread may not run on its core or a process cannot be started.
         """
         self.spec = env_spec(config)
         self.num_envs = num_envs
@@ -148,6 +159,8 @@ class EnvPool:
             seed=seed,
             threads=threads,
             cores=list(cores),
+            check=config.check,
+            processes=_processes(config) if config.workers == "processes" else None,
         )
         for name, buffer in self._pool.buffers().items():
             setattr(self, name, buffer)
@@ -172,7 +185,13 @@ class EnvPool:
         self._pool.send()
 
     def recv(self) -> None:
+        """Raises RuntimeError that names the environment and the step if one failed; with processes only if
+        `max_restarts` are exceeded. IndexError if an action was invalid."""
         self._pool.recv()
+
+    def take_faults(self) -> list[str]:
+        """A line for every worker process that was lost since the last call: the environment, why, and where."""
+        return self._pool.take_faults()
 
     def take_statistics(self) -> NDArray[np.float64]:
         """(3 + metrics,): episodes, sum of returns, sum of lengths, sums of metrics, since the last call."""

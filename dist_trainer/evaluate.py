@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -59,6 +60,8 @@ def evaluate(config: EvaluateConfig, trained: TrainConfig, checkpoint: Path) -> 
         first[just_finished] = pool.statistics[just_finished]
         if first[:, 0].all():
             break
+    for fault in pool.take_faults():
+        print(fault, file=sys.stderr)
     finished = first[first[:, 0] > 0]
     means = finished[:, 1:].sum(0) / max(1.0, finished[:, 0].sum())
     returns = finished[:, 1] / np.maximum(1, finished[:, 0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,13 +20,25 @@ from dist_trainer.ppo import LOSS_SUMS, explained_variance
 from dist_trainer.run_folder import TENSORBOARD_FOLDER
 from dist_trainer.update import Update
 
+MOST_FAULTS_SHOWN = 5  # of an iteration, by each learner
+
 
 def add_up(learner: Learner, update: Update, wishes: list[float]) -> tuple[list[float], list[float]]:
-    """Sums of all learners, in one all-reduce: (losses, returns and episode statistics; wishes)."""
-    device = learner.world.device
-    own = torch.tensor([*learner.pool.take_statistics().tolist(), *wishes], dtype=torch.float64, device=device)
+    """Sums of all learners, in one all-reduce: (losses, returns, episode statistics, lost worker processes; wishes)."""
+    device, faults = learner.world.device, learner.pool.take_faults()
+    show_faults(faults, learner.world.rank)
+    numbers = [*learner.pool.take_statistics().tolist(), len(faults), *wishes]
+    own = torch.tensor(numbers, dtype=torch.float64, device=device)
     total = learner.world.sum_(torch.cat([update.sums, own])).tolist()
     return total[: -len(wishes)], total[-len(wishes) :]
+
+
+def show_faults(faults: list[str], rank: int) -> None:
+    """Each learner its own: a warning with all that it takes to find the fault again."""
+    more = len(faults) - MOST_FAULTS_SHOWN
+    rest = [f"{more} more worker processes were lost in this iteration"] if more > 0 else []
+    for line in faults[:MOST_FAULTS_SHOWN] + rest:
+        print(f"learner {rank}: {line}", file=sys.stderr, flush=True)
 
 
 class Report:
@@ -80,7 +93,7 @@ class Report:
         now = time.perf_counter()
         elapsed, self.iteration_started = now - self.iteration_started, now
         losses, rest = sums[: len(LOSS_SUMS)], sums[len(LOSS_SUMS) :]
-        returns, episodes = rest[:5], rest[5:]
+        returns, episodes, restarts = rest[:5], rest[5:-1], rest[-1]
         self.window.add(episodes)
         phases, self.phases = self.phases, {}
         if not self.events:
@@ -89,6 +102,8 @@ class Report:
         config, means = learner.config, self.window.means(self.names)
         values = {f"env/{name}": value for name, value in means.items()}
         values["env/episodes"] = episodes[0]
+        if learner.config.env.workers == "processes":
+            values["env/worker_restarts"] = restarts
         values |= {f"losses/{name}": total / samples for name, total in zip(LOSS_SUMS[:-1], losses, strict=False)}
         values["losses/explained_variance"] = explained_variance(returns)
         values["optimizer/learning_rate"] = update.lr

@@ -12,6 +12,7 @@ from typing import Any
 from dist_trainer.config import (
     AutotuneConfig,
     BatchScalingConfig,
+    EnvConfig,
     EvaluateConfig,
     PreemptionConfig,
     ScheduleConfig,
@@ -21,6 +22,7 @@ from dist_trainer.errors import ConfigError, choices
 
 MOST_THREADS = 1024
 MOST_EPISODES = 1_000_000
+ENV_WORKERS = ("threads", "processes")
 ACTIVATIONS = ("relu", "tanh", "silu")
 LSTM_BLOCKS = ("whole", "gates")
 RATE_ESTIMATES = ("dadaptation", "prodigy")
@@ -59,6 +61,14 @@ def _threads(config: TrainConfig | EvaluateConfig) -> None:
         _require(
             value is None or 1 <= value <= MOST_THREADS, name, value, f"must be at least 1, at most {MOST_THREADS}"
         )
+
+
+def _workers(config: EnvConfig) -> None:
+    _one_of("env.workers", config.workers, ENV_WORKERS)
+    timeout = config.step_timeout_s
+    _require(0.01 <= timeout <= 86_400, "env.step_timeout_s", timeout, "must be from 0.01 to 86400")
+    _at_least(config, "env.", 0, "max_restarts")
+    _at_least(config, "env.", 1, "worker_memory_mb")
 
 
 def _validate_group(name: str, settings: dict[str, Any]) -> None:
@@ -147,6 +157,7 @@ def check_settings(config: TrainConfig) -> None:
     _at_least(
         config, "", 1, "env_groups", "checkpoint_every", "keep_checkpoints", "max_bad_updates", "collective_timeout_s"
     )
+    _workers(config.env)
     _at_least(config, "", 0, "seed", "check_every", "diagnostics_every")
     _require(config.seed < 2**63, "seed", config.seed, "must be below 2**63")
     _require(config.checkpoint_minutes > 0, "checkpoint_minutes", config.checkpoint_minutes, "must be above 0")

@@ -1,6 +1,7 @@
 """Pools for tests: made, stepped with random actions, and compared."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,35 @@ Buffers = dict[str, NDArray[Any]]
 
 
 def make_pool(
-    name: str, *, num_envs: int = ENVS, first_env: int = 0, seed: int = 1, threads: int = 1, **params: float
+    name: str,
+    *,
+    num_envs: int = ENVS,
+    first_env: int = 0,
+    seed: int = 1,
+    threads: int = 1,
+    processes: _cpp_envs.ProcessConfig | None = None,
+    **params: float,
 ) -> _cpp_envs.Pool:
-    pool = _cpp_envs.Pool(name=name, params=params, num_envs=num_envs, first_env=first_env, seed=seed, threads=threads)
+    pool = _cpp_envs.Pool(
+        name=name,
+        params=params,
+        num_envs=num_envs,
+        first_env=first_env,
+        seed=seed,
+        threads=threads,
+        processes=processes,
+    )
     pool.reset()
     return pool
+
+
+def process_config(
+    *, step_timeout_s: float = 60, max_restarts: int = 10, memory_bytes: int = 0
+) -> _cpp_envs.ProcessConfig:
+    program = str(Path(_cpp_envs.__file__).with_name("env_worker"))
+    return _cpp_envs.ProcessConfig(
+        program=program, step_timeout_s=step_timeout_s, max_restarts=max_restarts, memory_bytes=memory_bytes
+    )
 
 
 def choose_actions(name: str, noise: NDArray[np.float32]) -> NDArray[np.float64]:

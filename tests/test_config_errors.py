@@ -297,6 +297,10 @@ TOO_MUCH = ["total_envs=1000000", "horizon=1000000", "ppo.minibatches=1"]
     [
         (["env=breakout", "env.params.live=3"], r"env\.params\.live=3: .*did you mean env\.params\.lives\?"),
         (["env.params.max_steps=true"], r"env\.params\.max_steps=True: must be a number"),
+        (["env.workers=process"], r"env\.workers=process: did you mean processes\? valid: processes, threads"),
+        (["env.step_timeout_s=0"], r"env\.step_timeout_s=0\.0: must be from 0\.01 to 86400"),
+        (["env.max_restarts=-1"], r"env\.max_restarts=-1: must be at least 0"),
+        (["env.worker_memory_mb=0"], r"env\.worker_memory_mb=0: must be at least 1"),
         (["run_dir="], "run_dir=: must not be empty"),
         (["run_dir=a/${seed}"], "run_dir=.*must not contain"),
         (["resume="], "resume=: must not be empty"),

@@ -24,7 +24,12 @@ struct TMaze {
   bool cue_is_right, turned_right_way;
 
   static Spec spec(const Params&) {
-    return {.observation_shape = {4}, .action = ActionSpec::discrete(3), .num_agents = 1, .metrics = {"success"}};
+    return {.observation_shape = {4},
+            .action = ActionSpec::discrete(3),
+            .num_agents = 1,
+            .metrics = {"success"},
+            .observation_low = 0,
+            .observation_high = 1};
   }
 
   void reset(const Params&, Rng& rng) {

@@ -1,7 +1,7 @@
-// Steps every registered environment with random valid actions, under the sanitizers of sanitize.sh: one thread or
-// many, restored from a snapshot or not, the numbers must be the same, and finite.
+// Steps every registered environment with random valid actions, under the sanitizers of sanitize.sh: one thread, many,
+// or processes, restored from a snapshot or not, the numbers must be the same, and finite.
 //
-// Usage: exercise_envs [steps per environment]
+// Usage: exercise_envs [steps per environment]; the program env_worker must lie beside it.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -27,7 +27,17 @@ void require(bool holds, const std::string& what) {
 }
 
 std::unique_ptr<Pool> make_pool(const std::string& name, int threads, int envs = kEnvs) {
-  return find_env(name).make_pool({name, envs, 0, kSeed, threads}, {});
+  return find_env(name).make_pool({.name = name, .num_envs = envs, .seed = kSeed, .workers = threads}, {});
+}
+
+std::string worker_program;
+
+std::unique_ptr<Pool> make_pool_of_processes(const std::string& name, int processes, int envs = kEnvs,
+                                             const ParamValues& params = {}) {
+  PoolConfig config{.name = name, .num_envs = envs, .seed = kSeed, .workers = processes};
+  // A sanitizer slows everything down, and prints a report before a process ends.
+  config.processes = ProcessConfig{.program = worker_program, .step_timeout_s = 1, .max_restarts = 1000};
+  return find_env(name).make_pool(std::move(config), params);
 }
 
 std::size_t observation_bytes(const Pool& pool) {  // of one row
@@ -107,8 +117,8 @@ void exercise_noise() {
 // Returns the number of episodes that ended.
 double exercise(const std::string& name, int steps) {
   const auto alone = make_pool(name, 1), threaded = make_pool(name, 3), restored = make_pool(name, 2);
-  alone->reset();
-  threaded->reset();
+  const auto apart = make_pool_of_processes(name, 2);
+  for (Pool* pool : {alone.get(), threaded.get(), apart.get()}) pool->reset();
   require_same(*alone, *threaded, "after reset");
   const int middle = steps / 2;
   for (int i = 0; i < steps; ++i) {
@@ -118,8 +128,9 @@ double exercise(const std::string& name, int steps) {
       threaded->snapshot(rows.data());
       restored->restore(rows.data());
     }
-    for (Pool* pool : {alone.get(), threaded.get()}) step(*pool);
+    for (Pool* pool : {alone.get(), threaded.get(), apart.get()}) step(*pool);
     require_same(*alone, *threaded, when + ", with 1 and 3 threads");
+    require_same(*alone, *apart, when + ", with processes");
     require_finite(*alone, when);
     if (i >= middle) {
       step(*restored);
@@ -129,6 +140,8 @@ double exercise(const std::string& name, int steps) {
   const std::vector<double> statistics = alone->take_statistics();
   require(statistics == threaded->take_statistics(), "statistics differ with 1 and 3 threads");
   require(statistics == restored->take_statistics(), "statistics differ after restore");
+  require(statistics == apart->take_statistics(), "statistics differ with processes");
+  require(apart->take_faults().empty(), "a worker process was lost: " + apart->config().name);
   return statistics[0];
 }
 
@@ -154,10 +167,32 @@ void refuse_an_action(const std::string& name) {
   }
 }
 
-// Destroys pools whose threads have been told to step, are at it, or are done.
+// Worker processes that are lost in every way, one or two at a time; what is left goes on.
+void exercise_faults() {
+  const ParamValues often{{"segfault", 1e-3}, {"exception", 1e-3}, {"nan", 1e-3}, {"reset_segfault", 1e-3}};
+  const auto one = make_pool_of_processes("probe_faults", 1, 40, often);
+  const auto many = make_pool_of_processes("probe_faults", 3, 40, often);
+  std::size_t lost = 0;
+  for (Pool* pool : {one.get(), many.get()}) pool->reset();
+  for (int i = 0; i < 200; ++i) {
+    for (Pool* pool : {one.get(), many.get()}) step(*pool);
+    require_same(*one, *many, "at step " + std::to_string(i) + " of those with faults");
+    require_finite(*one, "at step " + std::to_string(i) + " of those with faults");
+    const std::size_t count = one->take_faults().size();
+    require(count == many->take_faults().size(), "faults differ with 1 and 3 processes");
+    lost += count;
+  }
+  require(lost > 5, "there were next to no faults");
+  const auto hangs = make_pool_of_processes("probe_faults", 2, 40, {{"hang", 3e-3}});
+  hangs->reset();
+  for (int i = 0; i < 20; ++i) step(*hangs);
+  require(!hangs->take_faults().empty(), "nothing hung");
+}
+
+// Destroys pools whose threads or processes have been told to step, are at it, or are done.
 void destroy_in_flight(const std::string& name) {
   for (int wait = 0; wait < 8; ++wait) {
-    const auto pool = make_pool(name, 3, 4000);
+    const auto pool = wait % 2 == 0 ? make_pool(name, 3, 4000) : make_pool_of_processes(name, 2, 4000);
     pool->reset();
     pool->send();
     std::this_thread::sleep_for(std::chrono::microseconds(100 * wait));
@@ -173,9 +208,12 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "usage: %s [steps per environment, at least 1]\n", argv[0]);
     return 2;
   }
+  const std::string own = argv[0];
+  dist_trainer::worker_program = own.substr(0, own.rfind('/') + 1) + "env_worker";
   int failures = 0;
   try {
     dist_trainer::exercise_noise();
+    dist_trainer::exercise_faults();
   } catch (const std::exception& error) {
     ++failures;
     std::printf("FAIL  %s\n", error.what());

@@ -1,0 +1,95 @@
+// The cheap check of what environments give, and the errors of a step.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdio>
+#include <limits>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+
+#include "env.h"
+
+namespace dist_trainer {
+
+// The caller's mistake.
+struct InvalidAction : std::out_of_range {
+  using std::out_of_range::out_of_range;
+};
+
+// The environment's: what it gives cannot be.
+struct EnvError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+// Each number times 0 is 0, unless it is infinite or none. The sums of many lanes have no order that would keep the
+// compiler from using vector registers, and there is no early end: 28 numbers per nanosecond where comparing does 8.
+inline bool all_finite(std::span<const float> values) {
+  constexpr std::size_t kLanes = 32;
+  float lanes[kLanes] = {};
+  std::size_t i = 0;
+  for (; i + kLanes <= values.size(); i += kLanes) {
+    for (std::size_t lane = 0; lane < kLanes; ++lane) lanes[lane] += values[i + lane] * 0.0F;
+  }
+  float sum = 0;
+  for (; i < values.size(); ++i) sum += values[i] * 0.0F;
+  for (const float lane : lanes) sum += lane;
+  return sum == 0;
+}
+
+inline std::string number(double value) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%.9g", value);
+  return text;
+}
+
+// Every entry must be from the spec's observation_low to its observation_high.
+template <class T>
+class ObservationCheck {
+ public:
+  explicit ObservationCheck(const Spec& spec)
+      : low_(bound(spec.observation_low)),
+        high_(bound(spec.observation_high)),
+        any_(low_ == std::numeric_limits<T>::lowest() && high_ == std::numeric_limits<T>::max()) {}
+
+  bool all_good(std::span<const T> entries) const {
+    if (any_) {
+      if constexpr (std::is_same_v<T, float>) return all_finite(entries);
+      return true;
+    }
+    int bad = 0;
+    for (const T entry : entries) bad |= static_cast<int>(!is_good(entry));
+    return bad == 0;
+  }
+
+  // Of entries that are not all good.
+  std::size_t first_bad(std::span<const T> entries) const {
+    std::size_t i = 0;
+    while (is_good(entries[i])) ++i;
+    return i;
+  }
+
+  // What is wrong with the observations of an environment's agents.
+  std::string complaint(std::span<const T> entries, std::size_t agents) const {
+    const std::size_t i = first_bad(entries), size = entries.size() / agents;
+    return "entry " + std::to_string(i % size) + " of the observation of agent " + std::to_string(i / size) + " is " +
+           number(entries[i]) + ", must be " + (any_ ? "finite" : "from " + number(low_) + " to " + number(high_));
+  }
+
+ private:
+  static T bound(float value) {
+    if constexpr (std::is_same_v<T, float>) return value;
+    return static_cast<T>(std::clamp(value, 0.0F, 255.0F));
+  }
+  // False for what is not a number, too. No branch: the loop over it becomes vector code.
+  bool is_good(T entry) const {
+    return static_cast<bool>(static_cast<int>(entry >= low_) & static_cast<int>(entry <= high_));
+  }
+
+  T low_, high_;
+  bool any_;  // any number is good
+};
+
+}  // namespace dist_trainer
