@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -19,9 +20,11 @@ from dist_trainer.config import TrainConfig
 from dist_trainer.envs import default_params
 from dist_trainer.errors import ConfigError, choices
 from dist_trainer.run_folder import CONFIG_FILE
+from dist_trainer.target import check_trusted
 
 GROUPS_WITH_TARGET = ("policy", "optimizer")
 GROUPS = ("env", *GROUPS_WITH_TARGET, "machine")
+MOST_CONFIG_BYTES = 1 << 20  # of a run folder's; ours have 5,000
 PATHS = ("run_dir", "resume", "checkpoint", "json", "output")  # taken as they are written
 
 
@@ -164,14 +167,38 @@ def _as_config_error(error: Exception) -> ConfigError:
     return ConfigError(field, value.group(1) if value else "", message)
 
 
-def load_train_config(run_dir: Path) -> TrainConfig:
-    """The configuration that a run folder was made with. Raises ConfigError."""
+def load_train_config(run_dir: Path, known: Collection[str] = ()) -> TrainConfig:
+    """The configuration that a run folder was made with; it may come from a stranger.
+
+    Raises ConfigError; also if it names classes that are not trusted (see target.check_trusted), nor in configs/, nor
+    among `known`.
+    """
     path = run_dir / CONFIG_FILE
     if not path.is_file():
         raise ConfigError("run folder", run_dir, f"is not one: it has no {CONFIG_FILE}")
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(TrainConfig), OmegaConf.load(path))
+        text = _small_text(path)
+        merged = OmegaConf.merge(OmegaConf.structured(TrainConfig), OmegaConf.create(text))
         typed: Any = OmegaConf.to_object(merged)
-    except (OmegaConfBaseException, ValueError) as error:
+    except (OmegaConfBaseException, ValueError, OSError, yaml.YAMLError) as error:
         raise ConfigError("run folder", path, _one_line(error)) from None
+    for group in GROUPS_WITH_TARGET:
+        check_trusted(group, getattr(typed, group), {*known, *_targets_of_configs(group)})
     return typed
+
+
+def _small_text(path: Path) -> str:
+    """Of a yaml file that cannot grow when it is read: an alias may stand for much, and be part of another."""
+    with path.open() as file:
+        text = file.read(MOST_CONFIG_BYTES + 1)
+    if len(text) > MOST_CONFIG_BYTES:
+        raise ValueError(f"is larger than {MOST_CONFIG_BYTES} bytes")
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+        raise ValueError("has aliases (*name), which no run writes")
+    return text
+
+
+def _targets_of_configs(group: str) -> set[str]:
+    """Classes that the user's own yaml files name."""
+    files = (config_dir() / group).glob("*.yaml")
+    return {path for file in files for path in re.findall(r"^ *_target_: *(\S+)", file.read_text(), re.MULTILINE)}

@@ -62,6 +62,17 @@ def launcher_name() -> str | None:
     return None
 
 
+def torchrun_has_ended() -> bool:
+    """Of a process that torchrun started. Its parent is then whoever takes in orphans: neither a script of that launch
+    nor, as torchrun is, a Python program."""
+    parent = Path(f"/proc/{os.getppid()}")
+    try:
+        is_script = f"{RUN_ID}={os.environ[RUN_ID]}".encode() in (parent / "environ").read_bytes().split(b"\0")
+        return not is_script and "python" not in (parent / "exe").readlink().name
+    except OSError:  # it has just ended, or belongs to another user, as init does
+        return True
+
+
 def _fields(pid: int) -> list[str]:
     """Those of /proc/PID/stat (see proc(5)) from the third on: state, parent, ..."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -82,9 +82,10 @@ def make_policy(config: TrainConfig, spec: EnvSpec, device: torch.device) -> Pol
     """The same weights on every learner: drawn from a generator keyed by the seed."""
     settings = {key: value for key, value in config.policy.items() if key not in NOT_FOR_POLICY}
     with keyed_generators(keyed_seed(config.seed, "policy"), device):
-        policy = make(
+        policy: Policy = make(
             "policy",
             settings.pop("_target_"),
+            Policy,
             **settings,
             observation_shape=spec.observation_shape,
             action_kind=spec.action_kind,
@@ -92,8 +93,6 @@ def make_policy(config: TrainConfig, spec: EnvSpec, device: torch.device) -> Pol
             action_low=spec.action_low,
             action_high=spec.action_high,
         )
-    if not isinstance(policy, Policy):
-        raise ConfigError("policy._target_", config.policy["_target_"], "must be a dist_trainer.policies.Policy")
     if config.optimizer.get("newton_product") == "exact" and not policy.double_backward:
         valid = (
             f"{type(policy).__name__} has a fused LSTM, which cannot be differentiated twice; valid: central, forward"

@@ -27,7 +27,7 @@ from dist_trainer.envs import EnvSpec, env_spec
 from dist_trainer.errors import ConfigError
 from dist_trainer.resumable import RESUME_AUTO, check_resumable
 from dist_trainer.run_folder import CONFIG_FILE, begun_by_this_launcher, check_run_dir, default_folders
-from dist_trainer.target import check_module
+from dist_trainer.target import check_module, targets
 from dist_trainer.validation import check_division, check_settings, validate_evaluate
 
 
@@ -97,7 +97,8 @@ def _plan_by_folder(arguments: Sequence[str], settings: Sequence[Setting], auto:
     if not found:
         return TrainPlan(dataclasses.replace(asked, run_dir=str(folder)), names, None, goes_on=True)
     checkpoint = find_checkpoint(str(folder), "run_dir") if is_first else found[-1]
-    before = dataclasses.replace(load_train_config(folder), run_dir=str(folder))
+    known = {path for group in GROUPS_WITH_TARGET for path in targets(getattr(asked, group))}
+    before = dataclasses.replace(load_train_config(folder, known), run_dir=str(folder))
     return TrainPlan(_changed(before, asked, settings), names, checkpoint, goes_on=True)
 
 

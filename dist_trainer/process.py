@@ -6,7 +6,7 @@ import ctypes
 import os
 import signal
 
-from dist_trainer.launcher import launched_by_torchrun
+from dist_trainer.launcher import launched_by_torchrun, torchrun_has_ended
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
 OTHERS_WRITE = 0o002
@@ -25,9 +25,8 @@ def end_with_torchrun() -> None:
     Learners that a shell or srun started are left alone: a shell's end is not theirs, and Slurm ends what it started.
     """
     if launched_by_torchrun():
-        parent = os.getppid()
         end_with_parent()
-        if os.getppid() != parent:  # it ended in between, before anything was to come of that
+        if torchrun_has_ended():  # before anything was to come of that
             os.kill(os.getpid(), signal.SIGKILL)
 
 

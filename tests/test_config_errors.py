@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from numbers import Rational
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -384,7 +385,7 @@ def test_job_text_of_what_cannot_run(finished_run: Path) -> None:
 def test_constructor_that_fails_is_one_line() -> None:
     """Whatever it raises."""
     with pytest.raises(ConfigError, match=r"policy=fractions\.Fraction: does not take the settings of policy\.\*"):
-        make("policy", "fractions.Fraction", 1, 0)  # ZeroDivisionError
+        make("policy", "fractions.Fraction", Rational, 1, 0)  # ZeroDivisionError
 
 
 @pytest.mark.parametrize(

@@ -286,6 +286,7 @@ def test_divergence_stops_the_run(tmp_path: Path) -> None:
     resumed = subprocess.run(
         [sys.executable, "-m", "dist_trainer", "train", f"resume={tmp_path / 'run'}", "total_env_steps=4000"],
         cwd=ROOT,
+        env=os.environ | {"DIST_TRAINER_TRUST": "tests"},
         capture_output=True,
         text=True,
         timeout=60,

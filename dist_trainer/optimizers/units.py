@@ -155,7 +155,7 @@ def _make_unit(name: str, weights: list[_Weight], settings: dict[str, Any]) -> U
     parameters = [weight.weight for weight in weights]
     target = settings.pop("_target_")
     fused = {"fused": True} if target in FUSED else {}
-    inner = make("optimizer", target, parameters, **(fused | settings))
+    inner = make("optimizer", target, torch.optim.Optimizer, parameters, **(fused | settings))
     if isinstance(inner, heavyball.utils.StatefulOptimizer):
         inner.consume_grad = False  # gradients are views of one flat tensor and stay where they are
     return Unit(
