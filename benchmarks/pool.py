@@ -1,6 +1,6 @@
 """The pool driven from Python, beside a bare C++ loop over the same environments.
 
-    python -m benchmarks.pool [--repeat 9] [--threads 1 2] [--unpinned]
+    python -m benchmarks.pool [--repeat 9] [--threads 1 2] [--processes 1 2] [--unpinned]
 
 The bare loop (benchmarks/pool_bare.cpp, built here by g++ with the extension's own flags) is the simplest program that
 does the same work on one thread: for every step, for every environment: step, reset if the episode is over, observe,
@@ -85,29 +85,48 @@ def time_pool(pool: EnvPool, case: Case) -> tuple[float, bytes]:
     return seconds, pool.observations.tobytes() + pool.noise.tobytes()
 
 
-def make_pool(env: str, num_envs: int, threads: int, pin: bool) -> EnvPool:
-    cores = cores_to_pin(threads, 0, 1) if pin else []
-    return EnvPool(EnvConfig(name=env), num_envs=num_envs, first_env=0, seed=SEED, threads=threads, cores=cores)
+@dataclass(frozen=True)
+class Crew:
+    """Who steps a pool. `rival`: whose speed its own is given in terms of."""
+
+    workers: str
+    count: int
+    rival: tuple[str, int]
+
+    def __str__(self) -> str:
+        one = {"threads": "thread", "processes": "process"}[self.workers]
+        return f"{self.count} {self.workers if self.count > 1 else one}"
 
 
-def compare(program: Path, case: Case, threads: list[int], pin: bool, repeat: int) -> str:
+def crews(threads: list[int], processes: list[int]) -> list[Crew]:
+    """Threads beside the first number of them, processes beside as many threads."""
+    ours = [Crew("threads", count, ("threads", threads[0])) for count in threads]
+    return ours + [Crew("processes", n, ("threads", n if n in threads else threads[0])) for n in processes]
+
+
+def make_pool(env: str, num_envs: int, count: int, pin: bool, workers: str = "threads") -> EnvPool:
+    cores, config = cores_to_pin(count, 0, 1) if pin else [], EnvConfig(name=env, workers=workers)
+    return EnvPool(config, num_envs=num_envs, first_env=0, seed=SEED, threads=count, cores=cores)
+
+
+def compare(program: Path, case: Case, those: list[Crew], pin: bool, repeat: int) -> str:
     """A row of the table."""
-    pools = {count: make_pool(case.env, case.num_envs, count, pin) for count in threads}
+    pools = {crew: make_pool(case.env, case.num_envs, crew.count, pin, crew.workers) for crew in those}
     bare: list[float] = []
-    driven: dict[int, list[float]] = {count: [] for count in threads}
+    driven: dict[tuple[str, int], list[float]] = {(crew.workers, crew.count): [] for crew in those}
     for _ in range(repeat):
         seconds, expected = time_bare(program, case)
         bare.append(seconds)
-        for count, pool in pools.items():
+        for crew, pool in pools.items():
             seconds, shown = time_pool(pool, case)
             if shown != expected:
-                raise RuntimeError(f"{case.env}: the pool with {count} threads and the bare loop differ")
-            driven[count].append(seconds)
+                raise RuntimeError(f"{case.env}: the pool with {crew} and the bare loop differ")
+            driven[crew.workers, crew.count].append(seconds)
     work = case.num_envs * case.steps / 1e6
     cells: list[Any] = [case.env, f"{case.num_envs:,}", f"{work / median(bare):.1f}"]
-    for count in threads:
-        time_ = median(driven[count])
-        cells += [f"{work / time_:.1f}", f"{median(bare) / time_:.2f}", f"{median(driven[threads[0]]) / time_:.2f}"]
+    for crew in those:
+        time_ = median(driven[crew.workers, crew.count])
+        cells += [f"{work / time_:.1f}", f"{median(bare) / time_:.2f}", f"{median(driven[crew.rival]) / time_:.2f}"]
     return " | ".join(map(str, cells))
 
 
@@ -130,17 +149,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=9)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--processes", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--unpinned", action="store_true")
     options = parser.parse_args()
     columns = ["environment", "environments", "bare loop, M steps/s"]
-    for count in options.threads:
-        columns += [f"pool, {count} thread{'s' * (count > 1)}", "/ bare", f"/ {options.threads[0]} thread"]
-    print(f"{len(os.sched_getaffinity(0))} cores{', threads not pinned' if options.unpinned else ''}\n")
+    those = crews(options.threads, options.processes)
+    for crew in those:
+        columns += [f"pool, {crew}", "/ bare", f"/ {Crew(*crew.rival, crew.rival)}"]
+    print(f"{len(os.sched_getaffinity(0))} cores{', not pinned' if options.unpinned else ''}\n")
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     with tempfile.TemporaryDirectory() as folder:
         program = build_bare(Path(folder))
         for case in CASES:
-            print(f"| {compare(program, case, options.threads, not options.unpinned, options.repeat)} |", flush=True)
+            print(f"| {compare(program, case, those, not options.unpinned, options.repeat)} |", flush=True)
     print(f"\nsend() + recv(), 1 environment, 1 thread: {pair_microseconds(options.repeat):.2f} us")
 
 

@@ -6,9 +6,13 @@
 #include <spawn.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstring>
+#include <fstream>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -60,6 +64,22 @@ class ChildProcess {
     if (ended < 0) status = 0;  // somebody else has reaped it
     forget();
     return true;
+  }
+
+  // Processor time that it has used.
+  double busy_seconds() const {
+    clockid_t clock = 0;
+    timespec time{};
+    if (pid_ < 0 || clock_getcpuclockid(pid_, &clock) != 0 || clock_gettime(clock, &time) != 0) return 0;
+    return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+  }
+
+  // It runs, or would if it were given a core: it does not sleep, wait, or stand still.
+  bool is_runnable() const {
+    std::ifstream file("/proc/" + std::to_string(pid_) + "/stat");
+    const std::string text{std::istreambuf_iterator<char>(file), {}};
+    const std::size_t end = text.rfind(')');  // of the name, which may hold anything
+    return end != std::string::npos && end + 2 < text.size() && text[end + 2] == 'R';
   }
 
   void kill() const {

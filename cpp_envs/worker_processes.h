@@ -96,7 +96,7 @@ class WorkerProcesses {
     // When it was last looked at, and for how long it had not got on then.
     std::uint64_t job = 0;
     std::int64_t note = 0;
-    double stuck_seconds = 0;
+    double busy_seconds = 0, stuck_seconds = 0;
   };
 
   bool any(auto&& holds) {
@@ -163,7 +163,7 @@ class WorkerProcesses {
   void begin(int index) {
     Worker& worker = workers_[static_cast<std::size_t>(index)];
     worker.hangs = false;
-    worker.stuck_seconds = 0;
+    worker.stuck_seconds = worker.busy_seconds = 0;
     control_.slot(index).ready = 0;
     control_.slot(index).say("");
     std::vector<std::string> arguments{
@@ -189,7 +189,8 @@ class WorkerProcesses {
     }
   }
 
-  // A worker that does not get on is killed; `replace` will find it.
+  // A worker that does not get on is killed; `replace` will find it. One that would run if the machine were not so busy
+  // is only charged the time that it ran.
   void look(int index, double seconds) {
     Worker& worker = workers_[static_cast<std::size_t>(index)];
     const WorkerSlot& slot = control_.slot(index);
@@ -197,10 +198,16 @@ class WorkerProcesses {
     worker.was_ready |= ready;
     const std::uint64_t job = control_.job;
     const std::int64_t note = slot.note;
+    const double busy = worker.process.busy_seconds();
     const bool idle = ready && slot.completed == job;
-    worker.stuck_seconds = idle || job != worker.job || note != worker.note ? 0 : worker.stuck_seconds + seconds;
+    if (idle || job != worker.job || note != worker.note) {
+      worker.stuck_seconds = 0;
+    } else {
+      worker.stuck_seconds += worker.process.is_runnable() ? busy - worker.busy_seconds : seconds;
+    }
     worker.job = job;
     worker.note = note;
+    worker.busy_seconds = busy;
     worker.hangs = worker.stuck_seconds >= (ready ? config_.processes->step_timeout_s : kStartSeconds);
     if (worker.hangs) worker.process.kill();
   }

@@ -231,6 +231,19 @@ def test_workers_killed_between_steps_are_replaced_and_nothing_is_lost() -> None
     assert lost == 10 and pool.take_statistics() == alone.take_statistics()
 
 
+def test_a_worker_that_is_stopped_counts_as_one_that_hangs() -> None:
+    before = children()
+    pool = make_pool("cartpole", num_envs=200, threads=2, processes=process_config(step_timeout_s=0.1))
+    alone = make_pool("cartpole", num_envs=200)
+    os.kill(min(children() - before), signal.SIGSTOP)
+    for _ in range(3):
+        ours, theirs = contents(step("cartpole", pool)), contents(step("cartpole", alone))
+        assert all(ours[key].tobytes() == theirs[key].tobytes() for key in ours)  # it was at no environment
+    assert [fault.partition(": ")[2] for fault in pool.take_faults()] == [
+        "no progress within 0.1 s (env.step_timeout_s)"
+    ]
+
+
 def test_kills_at_any_moment_lose_whole_episodes_and_nothing_else() -> None:
     """Two agents an environment, episodes of 7 steps, which are shown. Whatever is interrupted: an environment ends its
     episode for both agents, with what it showed last, and counts nowhere; all others are stepped exactly once."""
