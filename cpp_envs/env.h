@@ -16,7 +16,17 @@
 //     void step(const Params&, std::span<const Action> actions, std::span<StepResult>, Rng&);      // many agents
 //     void observe(const Params&, std::span<Observation> out) const;   // (agents, *observation_shape), every entry
 //     void metrics(const Params&, std::span<float> out) const;         // optional: (agents, metrics) at episode end
+//     void legal(const Params&, std::span<bool> out) const;            // optional: (agents, choices), see below
+//     void resting(const Params&, std::span<bool> out) const;          // optional: (agents,), see below
 //   };
+//
+// Discrete actions that are not always all legal: `legal` writes true or false for every choice of every component, one
+// component's after the other's, at least one of each true. What is not legal is never sampled, neither in acting nor
+// in learning, and the pool refuses it.
+//
+// Agents that are dead, and come back later in the same episode of the environment: `resting` says who does not act
+// next. What is shown to one and chosen for one then counts for nothing, in no loss and no statistic, and its rewards
+// must be 0. It terminates when it dies; when it is back, a new episode of its own begins, with a memory that is empty.
 //
 // The state is trivially copyable, so that a snapshot is a memcpy. Everything random comes from the Rng handed in; an
 // environment never owns one. The pool owns seeds, auto-reset, final observations, statistics, buffers and threads.
@@ -59,6 +69,11 @@ struct ActionSpec {
     return {ActionKind::kContinuous, {}, std::move(low), std::move(high)};
   }
   int components() const { return static_cast<int>(kind == ActionKind::kContinuous ? low.size() : sizes.size()); }
+  int choices() const {  // of all components
+    int sum = 0;
+    for (int size : sizes) sum += size;
+    return sum;
+  }
 };
 
 struct Spec {
@@ -75,6 +90,14 @@ struct Spec {
     return size;
   }
 };
+
+template <class E>
+concept HasLegal =
+    requires(const E& env, const typename E::Params& params, std::span<bool> out) { env.legal(params, out); };
+
+template <class E>
+concept HasResting =
+    requires(const E& env, const typename E::Params& params, std::span<bool> out) { env.resting(params, out); };
 
 template <class E>
 concept Environment =

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <memory>
 #include <new>
 #include <stdexcept>
 #include <string>
@@ -32,7 +33,9 @@ class EnvPool final : public Pool {
 
  public:
   EnvPool(PoolConfig config, const Params& params)
-      : Pool(std::move(config), E::spec(params), sizeof(E), sizeof(Observation)), params_(params), check_(spec()) {
+      : Pool(std::move(config), E::spec(params), {HasLegal<E>, HasResting<E>}, sizeof(E), sizeof(Observation)),
+        params_(params),
+        check_(spec()) {
     constexpr bool kFloatActions = std::is_same_v<Action, float>;
     if (kFloatActions != (spec().action.kind == ActionKind::kContinuous)) {
       throw std::logic_error(this->config().name + ": Action is float if, and only if, the actions are continuous");
@@ -43,8 +46,12 @@ class EnvPool final : public Pool {
     if (kOneAction && spec().action.components() != 1) {
       throw std::logic_error(this->config().name + ": its step() takes one number, its actions have more");
     }
+    if (HasLegal<E> && spec().action.kind == ActionKind::kContinuous) {
+      throw std::logic_error(this->config().name + ": continuous actions are all legal; it has a legal()");
+    }
     if (!kOneAgent) results_.resize(static_cast<std::size_t>(rows()));
     metrics_.resize(static_cast<std::size_t>(rows()) * spec().metrics.size());
+    if (HasResting<E>) rests_ = std::make_unique<bool[]>(static_cast<std::size_t>(rows()));
   }
 
   ~EnvPool() override { stop_workers(); }  // a step in flight needs what this class owns
@@ -74,6 +81,17 @@ class EnvPool final : public Pool {
     E* fresh = new (at) E;
     Rng stream = rng(env, Purpose::kReset);
     fresh->reset(params_, stream);
+  }
+
+  // Observes into `seen`; what else the policy must know goes to its buffers.
+  void show(int env, std::span<Observation> seen) {
+    state(env).observe(params_, seen);
+    if constexpr (HasLegal<E>) {
+      const std::span<bool> out(legal + row(env) * choices(), agents() * choices());
+      state(env).legal(params_, out);
+      check_legal(out);
+    }
+    if constexpr (HasResting<E>) state(env).resting(params_, {resting + row(env), agents()});
   }
 
   struct NoNotes {
@@ -110,7 +128,7 @@ class EnvPool final : public Pool {
       const auto seen = [=, this](int env) { return std::span(seen_).subspan(index(env - begin) * size, size); };
       for (int env = begin; env < stepped; ++env) {
         slot.take_note(env, Phase::kObserve);
-        state(env).observe(params_, seen(env));
+        show(env, seen(env));
       }
       for (int env = stepped; env < end; ++env) advance(job, env, slot, seen(env));
       slot.stepped = std::max(slot.stepped.load(), end);  // before the note goes: none may be stepped twice
@@ -151,7 +169,7 @@ class EnvPool final : public Pool {
       }
     }
     notes.take_note(env, Phase::kObserve);
-    state(env).observe(params_, seen);
+    show(env, seen);
   }
 
   bool is_bad(std::span<const Observation> seen) const { return config_.check && !check_.all_good(seen); }
@@ -168,6 +186,7 @@ class EnvPool final : public Pool {
     Action* chosen = reinterpret_cast<Action*>(actions) + row(env) * components();
     for (std::size_t agent = 0; agent < agents(); ++agent) {
       for (std::size_t i = 0; i < components(); ++i) check_action(env, i, chosen[agent * components() + i]);
+      if constexpr (HasLegal<E>) check_choice(env, agent, chosen + agent * components());
     }
     Rng stream = rng(env, Purpose::kStep);
     E& environment = state(env);
@@ -206,6 +225,26 @@ class EnvPool final : public Pool {
                          std::to_string(global_id(env)) + " is " + value + ", must be " + valid);
   }
 
+  // Every component of every agent needs a choice.
+  void check_legal(std::span<const bool> allowed) const {
+    const bool* next = allowed.data();
+    for (std::size_t agent = 0; agent < agents(); ++agent) {
+      for (const int size : spec_.action.sizes) {
+        if (std::find(next, next + size, true) == next + size) {
+          throw EnvError("legal() leaves agent " + std::to_string(agent) + " nothing to choose");
+        }
+        next += size;
+      }
+    }
+  }
+
+  void check_choice(int env, std::size_t agent, const Action* chosen) const {
+    const bool* allowed = legal + (row(env) + agent) * choices();
+    for (std::size_t i = 0; i < components(); allowed += spec_.action.sizes[i++]) {
+      if (!allowed[chosen[i]]) throw invalid_action(env, i, std::to_string(chosen[i]), "a legal one");
+    }
+  }
+
   // Writes the results to the buffers and the statistics; true if the environment must be reset.
   bool record(int env, std::span<const StepResult> results, auto& notes) {
     std::size_t done_agents = 0;
@@ -220,11 +259,14 @@ class EnvPool final : public Pool {
       rewards[i] = result.reward;
       terminated[i] = result.terminated;
       truncated[i] = result.truncated && !result.terminated;
-      episodes_[i].return_sum += static_cast<double>(result.reward);
-      ++episodes_[i].length;
+      if (!rested(i)) {
+        episodes_[i].return_sum += static_cast<double>(result.reward);
+        ++episodes_[i].length;
+      }
       done_agents += result.done();
       any_truncated |= truncated[i];
     }
+    if constexpr (HasResting<E>) end_rests(env, results);
     if (done_agents == 0) return false;
     if (any_truncated) {
       if (done_agents < agents()) {
@@ -238,6 +280,25 @@ class EnvPool final : public Pool {
     return done_agents == agents();
   }
 
+  // Before this step.
+  bool rested(std::size_t i) const {
+    if constexpr (HasResting<E>) return resting[i];
+    return false;
+  }
+
+  // Who is back has an empty memory: as if its rest had been an episode, of which nothing is known.
+  void end_rests(int env, std::span<const StepResult> results) {
+    const std::span<bool> now(&rests_[row(env)], agents());
+    state(env).resting(params_, now);
+    for (std::size_t agent = 0; agent < agents(); ++agent) {
+      const std::size_t i = row(env) + agent;
+      if (!resting[i]) continue;
+      if (results[agent].reward != 0) throw EnvError("agent " + std::to_string(agent) + " rests and is rewarded");
+      terminated[i] = results[agent].done() || !now[agent];
+      truncated[i] = false;
+    }
+  }
+
   void finish_episodes(int env, std::span<const StepResult> results, auto& notes) {
     double* finished = statistics_of(env);
     const std::size_t count = spec_.metrics.size();
@@ -247,7 +308,7 @@ class EnvPool final : public Pool {
     }
     notes.take_note(env, Phase::kFinish);
     for (std::size_t agent = 0; agent < agents(); ++agent) {
-      if (!results[agent].done()) continue;
+      if (!results[agent].done() || rested(row(env) + agent)) continue;
       Episode& episode = episodes_[row(env) + agent];
       finished[0] += 1;
       finished[1] += episode.return_sum;
@@ -264,6 +325,7 @@ class EnvPool final : public Pool {
   std::vector<Observation> seen_;    // by a worker process, of a chunk of environments
   std::vector<StepResult> results_;  // of each row, where there are several agents
   std::vector<float> metrics_;       // (rows, metrics) scratch, each environment its own
+  std::unique_ptr<bool[]> rests_;    // (rows,) likewise, where agents may rest
 };
 
 }  // namespace dist_trainer

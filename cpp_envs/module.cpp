@@ -46,6 +46,10 @@ py::dict buffers(const py::object& self) {
   out["rewards"] = view(self, "float32", {rows}, pool.rewards);
   out["terminated"] = view(self, "bool", {rows}, pool.terminated);
   out["truncated"] = view(self, "bool", {rows}, pool.truncated);
+  if (pool.features().legal) {
+    out["legal"] = view(self, "bool", {rows, static_cast<py::ssize_t>(pool.spec().action.choices())}, pool.legal);
+  }
+  if (pool.features().resting) out["resting"] = view(self, "bool", {rows}, pool.resting);
   out["statistics"] =
       view(self, "float64",
            {static_cast<py::ssize_t>(pool.config().num_envs), static_cast<py::ssize_t>(pool.statistics_size())},
@@ -84,7 +88,7 @@ using Array = py::array_t<T, py::array::c_style>;
 template <class First, class... Rest>
 dt::Extent common_extent(const First& first, const Rest&... rest) {
   if (first.ndim() != 2) throw std::invalid_argument("arrays must be (steps, rows)");
-  const auto same = [&first](const auto& other) {
+  [[maybe_unused]] const auto same = [&first](const auto& other) {
     return other.ndim() == 2 && other.shape(0) == first.shape(0) && other.shape(1) == first.shape(1);
   };
   if (!(same(rest) && ...)) throw std::invalid_argument("arrays must all have the same shape (steps, rows)");
@@ -270,6 +274,8 @@ PYBIND11_MODULE(_cpp_envs, m) {
       "spec", [](const std::string& name, const dt::ParamValues& params) { return dt::find_env(name).spec(params); },
       "Checks the parameters; raises ValueError that names the one at fault.");
   m.def("observations_are_bytes", [](const std::string& name) { return dt::find_env(name).observations_are_bytes; });
+  m.def("has_legal", [](const std::string& name) { return dt::find_env(name).features.legal; });
+  m.def("has_resting", [](const std::string& name) { return dt::find_env(name).features.resting; });
   m.def("default_params", [](const std::string& name) {
     std::map<std::string, double> values;
     for (const auto& param : dt::find_env(name).params) values[param.name] = param.value;

@@ -32,6 +32,11 @@
 
 namespace dist_trainer {
 
+// What of the contract's optional parts an environment has.
+struct Features {
+  bool legal = false, resting = false;
+};
+
 // Per agent: the episode in progress. Part of a snapshot.
 struct Episode {
   double return_sum = 0;
@@ -41,9 +46,10 @@ struct Episode {
 // Everything about the pool that does not depend on the environment's type.
 class Pool {
  public:
-  Pool(PoolConfig config, Spec spec, std::size_t state_bytes, std::size_t observation_item_bytes)
+  Pool(PoolConfig config, Spec spec, Features features, std::size_t state_bytes, std::size_t observation_item_bytes)
       : config_(checked(std::move(config))),
         spec_(std::move(spec)),
+        features_(features),
         state_bytes_(state_bytes),
         observation_bytes_(observation_item_bytes * static_cast<std::size_t>(spec_.observation_size())) {
     if (!config_.processes && !config_.attachment) {
@@ -63,6 +69,8 @@ class Pool {
     const std::size_t at_noise = reserve(agents * components * sizeof(float));
     const std::size_t at_rewards = reserve(agents * sizeof(float));
     const std::size_t at_terminated = reserve(agents), at_truncated = reserve(agents);
+    const std::size_t at_legal = reserve(features_.legal ? agents * choices() : 0);
+    const std::size_t at_resting = reserve(features_.resting ? agents : 0);
     end_pages();
     incoming_bytes_ = bytes;
     const std::size_t at_actions = reserve(agents * components * 4);  // int32 and float alike
@@ -88,6 +96,8 @@ class Pool {
     rewards = reinterpret_cast<float*>(data + at_rewards);
     terminated = reinterpret_cast<bool*>(data + at_terminated);
     truncated = reinterpret_cast<bool*>(data + at_truncated);
+    legal = reinterpret_cast<bool*>(data + at_legal);
+    resting = reinterpret_cast<bool*>(data + at_resting);
     if (!config_.processes) {
       memory_->close_file();
       return;
@@ -102,6 +112,7 @@ class Pool {
 
   const PoolConfig& config() const { return config_; }
   const Spec& spec() const { return spec_; }
+  const Features& features() const { return features_; }
   int rows() const { return config_.num_envs * spec_.num_agents; }
   std::size_t memory_bytes() const { return memory_->bytes(); }
   std::size_t incoming_bytes() const { return incoming_bytes_; }
@@ -185,11 +196,12 @@ class Pool {
   WorkerControl& control() { return *control_; }
 
   // Agent-row buffers; see the top of the file. `incoming` is the block that holds observations, noise, rewards,
-  // terminated and truncated. It and `actions` have pages of their own, so that each can be page-locked for a GPU.
+  // terminated, truncated and, of environments that have them, legal (rows, choices) and resting (rows,), both of the
+  // next action. It and `actions` have pages of their own, so that each can be page-locked for a GPU.
   std::byte* incoming;
   std::byte *observations, *final_observations, *actions;
   float *noise, *rewards;
-  bool *terminated, *truncated;
+  bool *terminated, *truncated, *legal, *resting;
   double* statistics;  // (num_envs, statistics_size) of the episodes that ended and were not taken yet
 
  protected:
@@ -201,6 +213,7 @@ class Pool {
   }
 
   std::size_t agents() const { return static_cast<std::size_t>(spec_.num_agents); }
+  std::size_t choices() const { return static_cast<std::size_t>(spec_.action.choices()); }
   std::size_t observation_bytes() const { return observation_bytes_; }  // of one agent
   std::uint32_t global_id(int env) const { return static_cast<std::uint32_t>(config_.first_env + env); }
   Rng rng(int env, Purpose purpose) const { return {config_.seed, global_id(env), steps_[env], purpose}; }
@@ -235,6 +248,7 @@ class Pool {
 
   PoolConfig config_;
   Spec spec_;
+  Features features_;
   std::byte* states_ = nullptr;
   std::uint64_t* steps_ = nullptr;
   Episode* episodes_ = nullptr;

@@ -22,6 +22,7 @@ struct ParamInfo {
 
 struct EnvEntry {
   bool observations_are_bytes;  // uint8, else float32
+  Features features;
   std::vector<ParamInfo> params;
   std::function<Spec(const ParamValues&)> spec;
   std::function<std::unique_ptr<Pool>(PoolConfig, const ParamValues&)> make_pool;
@@ -88,6 +89,7 @@ bool register_env(const std::string& name) {
   using Params = typename E::Params;
   registry()[name] = {
       std::is_same_v<typename E::Observation, std::uint8_t>,
+      {HasLegal<E>, HasResting<E>},
       describe_params<Params>(),
       [](const ParamValues& values) { return E::spec(parse_params<Params>(values)); },
       [](PoolConfig config, const ParamValues& values) -> std::unique_ptr<Pool> {

@@ -68,6 +68,7 @@ class ActingStep:
         incoming = self.incoming
         forget_(self.state, incoming.terminated | incoming.truncated)
         parameters, values, self.state = acting(self.policy, self.normalize(incoming.observations), self.state)
+        parameters = self.policy.action_head.restrict(parameters, incoming.legal)
         actions, log_probs = self.policy.action_head.sample_with_log_prob(parameters, incoming.noise)
         self.decision = Decision(actions, log_probs, values)
 

@@ -22,7 +22,7 @@ from dist_trainer.normalize import ObservationNormalizer
 from dist_trainer.policies import Policy, acting
 from dist_trainer.rollout import Rollout, empty_rollout
 
-PER_STEP = ("observations", "actions", "log_probs", "values", "rewards", "terminated", "done")
+PER_STEP = ("observations", "actions", "log_probs", "values", "rewards", "terminated", "done", "legal", "acts")
 
 
 @dataclass
@@ -36,6 +36,8 @@ class Row:
     rewards: Tensor
     terminated: Tensor
     done: Tensor
+    legal: Tensor | None = None
+    acts: Tensor | None = None
 
 
 @dataclass
@@ -55,8 +57,9 @@ class Group:
         self.columns = slice(first_row, first_row + pool.rows)
         on_host = rollout.observations.device.type == "cpu"
         self.seen = torch.from_numpy(pool.observations) if on_host else link.incoming.observations
-        per_step = [getattr(rollout, name)[:, self.columns].unbind() for name in PER_STEP]
-        self.rows = [Row(*views) for views in zip(*per_step, strict=True)]
+        per_step = {name: getattr(rollout, name) for name in PER_STEP}
+        views = {name: x[:, self.columns].unbind() for name, x in per_step.items() if x is not None}
+        self.rows = [Row(**{name: view[t] for name, view in views.items()}) for t in range(rollout.horizon)]
         self.ended = np.zeros((rollout.horizon, pool.rows), np.bool_)  # `done`, on the host
         self.cut_off: list[CutOff] = []
 
@@ -70,6 +73,7 @@ class Group:
         """Chooses the actions of step t; the environments set out."""
         row, step = self.rows[t], self.step
         row.observations.copy_(self.seen)
+        self._copy_rights(row)
         step.run()
         self.link.answer(step.decision.actions)
         row.actions.copy_(step.decision.actions)
@@ -77,6 +81,14 @@ class Group:
         row.values.copy_(step.decision.values)
         self.link.wait()
         self.pool.send()
+
+    def _copy_rights(self, row: Row) -> None:
+        """Who acts, and on what choices."""
+        incoming = self.link.incoming
+        if row.legal is not None and incoming.legal is not None:
+            row.legal.copy_(incoming.legal)
+        if row.acts is not None and incoming.resting is not None:
+            torch.logical_not(incoming.resting, out=row.acts)
 
     def receive(self, t: int) -> None:
         """What came of step t, once the environments are there. What the host must know it reads from the pool."""

@@ -17,7 +17,7 @@ from dist_trainer.ppo import ppo_loss
 
 
 def hand_over_curvature(
-    learner: Learner, experience: Experience, rows: Tensor, max_done: int, global_samples: int
+    learner: Learner, experience: Experience, rows: Tensor, max_done: int, global_samples: int | Tensor
 ) -> Tensor:
     """Gives a Newton optimizer its Hessian-vector product of the minibatch `rows` (S,), where one is due.
 

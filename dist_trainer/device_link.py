@@ -28,6 +28,8 @@ class Incoming:
     rewards: Tensor  # (N,) of the last actions, as are the next two
     terminated: Tensor  # (N,) bool
     truncated: Tensor  # (N,) bool
+    legal: Tensor | None = None  # (N, K) bool, which of the choices of all components may be made next; None: all
+    resting: Tensor | None = None  # (N,) bool, who does not act next; None: nobody ever rests
 
 
 class DeviceLink:

@@ -22,7 +22,8 @@ from dist_trainer import _cpp_envs
 from dist_trainer.config import EnvConfig
 from dist_trainer.errors import ConfigError, choices
 
-INCOMING = ("observations", "noise", "rewards", "terminated", "truncated")  # what lies in EnvPool.incoming
+# What lies in EnvPool.incoming; the last two of environments that have them.
+INCOMING = ("observations", "noise", "rewards", "terminated", "truncated", "legal", "resting")
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class EnvSpec:
     action_high: tuple[float, ...]
     num_agents: int
     metrics: tuple[str, ...]  # names of what the environment reports at the end of an episode
+    has_legal: bool = False  # not every action is legal at all times
+    has_resting: bool = False  # agents may die, wait and come back
 
     @property
     def sample_bytes(self) -> int:
@@ -85,6 +88,8 @@ def env_spec(config: EnvConfig) -> EnvSpec:
         action_high=tuple(spec.action.high),
         num_agents=spec.num_agents,
         metrics=tuple(spec.metrics),
+        has_legal=_cpp_envs.has_legal(config.name),
+        has_resting=_cpp_envs.has_resting(config.name),
     )
 
 
@@ -120,7 +125,7 @@ class EnvPool:
     one copy brings it to another device, and the block can be page-locked for that. `actions` has its own pages too.
     """
 
-    incoming: NDArray[np.uint8]  # (bytes,) observations, noise, rewards, terminated and truncated, and gaps
+    incoming: NDArray[np.uint8]  # (bytes,) what INCOMING names, and gaps
     incoming_layout: dict[str, tuple[int, str, tuple[int, ...]]]  # name: (offset in bytes, numpy dtype, shape)
 
     observations: NDArray[Any]  # (N, *observation_shape) float32 or uint8
@@ -130,6 +135,8 @@ class EnvPool:
     rewards: NDArray[np.float32]  # (N,)
     terminated: NDArray[np.bool_]  # (N,)
     truncated: NDArray[np.bool_]  # (N,)
+    legal: NDArray[np.bool_]  # (N, K) which of the K choices of all components may be made next; if spec.has_legal
+    resting: NDArray[np.bool_]  # (N,) who does not act next: its actions count for nothing; if spec.has_resting
     statistics: NDArray[np.float64]  # (E/W, 3 + metrics): what take_statistics sums up, per environment
 
     def __init__(
@@ -162,10 +169,11 @@ class EnvPool:
             check=config.check,
             processes=_processes(config) if config.workers == "processes" else None,
         )
-        for name, buffer in self._pool.buffers().items():
+        buffers = self._pool.buffers()
+        for name, buffer in buffers.items():
             setattr(self, name, buffer)
         self.incoming = self._pool.incoming()
-        self.incoming_layout = {name: self._place(getattr(self, name)) for name in INCOMING}
+        self.incoming_layout = {name: self._place(buffers[name]) for name in INCOMING if name in buffers}
 
     def _place(self, buffer: NDArray[Any]) -> tuple[int, str, tuple[int, ...]]:
         return buffer.ctypes.data - self.incoming.ctypes.data, buffer.dtype.name, buffer.shape

@@ -50,6 +50,8 @@ def evaluate(config: EvaluateConfig, trained: TrainConfig, checkpoint: Path) -> 
         parameters, _, state = acting(policy, observations(torch.from_numpy(pool.observations).to(device)), state)
         noise = torch.from_numpy(pool.noise).to(device)
         head = policy.action_head
+        if pool.spec.has_legal:
+            parameters = head.restrict(parameters, torch.from_numpy(pool.legal).to(device))
         actions = head.mode(parameters) if config.greedy else head.sample(parameters, noise)
         torch.from_numpy(pool.actions).copy_(actions)
         pool.send()

@@ -198,7 +198,7 @@ def warm_up_normalizer(learner: Learner) -> None:
     pool.reset()
     steps = config.normalize.warmup_steps
     rollout = Collector(pool, learner.policy, learner.observations, steps, world.device).collect()
-    learner.observations.update(rollout.observations, world)
+    learner.observations.update(rollout.observations, world, rollout.acts)
 
 
 def replicated_tensors(learner: Learner) -> dict[str, Tensor]:

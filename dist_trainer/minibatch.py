@@ -5,13 +5,14 @@ Legend: T horizon, M minibatches, S segments of this learner in a minibatch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from dist_trainer.config import PPOConfig
+from dist_trainer.device_link import to_device
 from dist_trainer.learner import Learner
 from dist_trainer.ppo import LOSS_SUMS, ppo_loss
 from dist_trainer.prefetch import read_rows
@@ -34,7 +35,7 @@ class Experience:
 
 @dataclass(frozen=True)
 class GlobalCounts:
-    """Of all learners together. Rollouts that were cut short (preemption.py) make them smaller."""
+    """Of all learners together, resting agents included. Rollouts cut short (preemption.py) make them smaller."""
 
     env_steps: int  # of the rollouts
     minibatch: int  # samples
@@ -52,6 +53,18 @@ def count_globally(learner: Learner, rollout: Rollout) -> GlobalCounts:
         groups = -(-(config.total_envs // config.ppo.minibatches) // sub_batch(learner))
         steps, curvature = config.horizon * world.size, config.horizon * groups * pool.spec.num_agents
     return GlobalCounts(steps * pool.num_envs, steps * pool.rows // config.ppo.minibatches, curvature)
+
+
+def samples_of(learner: Learner, rollout: Rollout, rows: Tensor, nominal: int) -> Sequence[int | Tensor]:
+    """How many samples of the rows (M, S) of each minibatch count, of all learners together; at least 1.
+
+    `nominal`: how many there are. Where agents may rest, one all-reduce of M numbers that stay on the device.
+    """
+    if rollout.acts is None:
+        return [nominal] * len(rows)
+    index = to_device(rows.flatten(), rollout.acts.device)
+    own = rollout.acts.index_select(1, index).sum(0).view(rows.shape).sum(1)  # (M,) int64
+    return learner.world.sum_(own).clamp(min=1).unbind()
 
 
 def sub_batch(learner: Learner) -> int:
@@ -82,7 +95,12 @@ def my_minibatch_rows(learner: Learner, epoch: int) -> Tensor:
 
 
 def add_gradient(
-    learner: Learner, experience: Experience, rows: Tensor, max_done: int, config: PPOConfig, global_samples: int
+    learner: Learner,
+    experience: Experience,
+    rows: Tensor,
+    max_done: int,
+    config: PPOConfig,
+    global_samples: int | Tensor,
 ) -> Tensor:
     """Adds the gradient of the rows (S,) to the learner's bucket, `micro_batches` parts one after another.
 

@@ -7,6 +7,7 @@ or, before there is one, the first learner's first sample.
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -34,8 +35,9 @@ class RunningMoments(nn.Module):
         self.register_buffer("count", torch.zeros((), dtype=torch.float64, device=device))
 
     @torch.no_grad()
-    def update(self, batch: Tensor, world: World) -> None:
+    def update(self, batch: Tensor, world: World, counted: Tensor | None = None) -> None:
         """Merges in a batch (..., *shape) from each learner. One broadcast of a sample and one all-reduce.
+        `counted` (...,) bool: which samples; None: all.
 
         Works through it in parts: a float64 copy of all observations at once would be the largest tensor of the run,
         and they may be on the host.
@@ -43,15 +45,15 @@ class RunningMoments(nn.Module):
         rows = batch.reshape(-1, *self.mean.shape)
         first = world.broadcast_(rows[0].to(self.mean.device, torch.float64, copy=True))
         pivot = torch.where(self.count > 0, self.mean, first)
-        sums = world.sum_(_deviation_sums(rows, pivot))  # (3, *shape)
+        sums = world.sum_(_deviation_sums(rows, pivot, None if counted is None else counted.flatten()))  # (3, *shape)
         added = sums[0].flatten()[0]
-        total = self.count + added
-        offset = sums[1] / added  # from the pivot to the batch's mean
+        total = (self.count + added).clamp(min=1)
+        offset = sums[1] / added.clamp(min=1)  # from the pivot to the batch's mean
         batch_m2 = sums[2] - added * offset.square()
         shift = pivot - self.mean + offset  # from the running mean to the batch's
         self.m2 += batch_m2.clamp(min=0) + shift.square() * self.count * added / total
         self.mean += shift * added / total
-        self.count.copy_(total)
+        self.count += added
 
     @property
     def std(self) -> Tensor:
@@ -60,16 +62,21 @@ class RunningMoments(nn.Module):
         return torch.where(self.count > 0, variance, torch.ones_like(variance)).sqrt()
 
 
-def _deviation_sums(rows: Tensor, pivot: Tensor) -> Tensor:
-    """(n, *shape) -> (3, *shape) float64 where the pivot (*shape) is: n, sums of deviations from it, of squares."""
+def _deviation_sums(rows: Tensor, pivot: Tensor, counted: Tensor | None) -> Tensor:
+    """(n, *shape) -> (3, *shape) float64 where the pivot (*shape) is: n, sums of deviations from it, of squares; of the
+    rows that are `counted` (n,), or of all."""
     sums = torch.zeros((3, *pivot.shape), dtype=torch.float64, device=pivot.device)
-    sums[0] = len(rows)
-    if _in_main_memory(rows, pivot):
+    sums[0] = len(rows) if counted is None else counted.sum()
+    if counted is None and _in_main_memory(rows, pivot):
         arrays = (_array(tensor) for tensor in (pivot, sums[1], sums[2]))
         _cpp_envs.add_deviations(rows.reshape(-1, pivot.numel()).numpy(), *arrays)
         return sums
-    for part in rows.split(max(1, PART_SIZE // pivot.numel())):
+    size = max(1, PART_SIZE // pivot.numel())
+    which = counted.split(size) if counted is not None else repeat(None)
+    for part, of_part in zip(rows.split(size), which, strict=False):
         deviations = part.to(pivot.device, torch.float64) - pivot
+        if of_part is not None:
+            deviations.masked_fill_(~of_part.to(pivot.device).view(-1, *[1] * pivot.dim()), 0)
         sums[1] += deviations.sum(0)
         sums[2] += deviations.square_().sum(0)
     return sums
@@ -126,9 +133,10 @@ class ObservationNormalizer(nn.Module):
         scale = (moments.std.square() + 1e-8).rsqrt()  # a feature that never changes stays at 0
         return moments.mean.to(self.dtype), scale.to(self.dtype)
 
-    def update(self, observations: Tensor, world: World) -> None:
+    def update(self, observations: Tensor, world: World, counted: Tensor | None = None) -> None:
+        """As RunningMoments.update."""
         if self.moments is not None:
-            self.moments.update(observations, world)
+            self.moments.update(observations, world, counted)
 
 
 class FrozenNormalizer:
@@ -169,11 +177,11 @@ class ReturnNormalizer(nn.Module):
         self.gamma, self.enabled, self.clip = gamma, enabled, clip
 
     @torch.no_grad()
-    def update(self, rewards: Tensor, done: Tensor, world: World) -> None:
-        """Merges in the returns along a rollout's rewards and dones (T, N) of each learner."""
+    def update(self, rewards: Tensor, done: Tensor, world: World, counted: Tensor | None = None) -> None:
+        """Merges in the returns along a rollout's rewards and dones (T, N) of each learner, where `counted` (T, N)."""
         if not self.enabled:
             return
-        self.moments.update(self._returns(rewards, done), world)
+        self.moments.update(self._returns(rewards, done), world, counted)
 
     def _returns(self, rewards: Tensor, done: Tensor) -> Tensor:
         """(T, N) float64: each agent's discounted return after each step. In main memory by C++, with the same bits."""

@@ -34,18 +34,36 @@ def estimate_advantages(
     return vtrace(*arguments, log_ratio, config.gamma, config.gae_lambda, rho_clip, c_clip)
 
 
-def normalize_globally(advantages: Tensor, world: World) -> Tensor:
-    """Mean 0 and variance 1 over the whole batch of all learners. One all-reduce of three float64 numbers."""
-    x = advantages.to(torch.float64)
-    ones = torch.full((), x.numel(), dtype=torch.float64, device=x.device)
-    count, total, squares = world.sum_(torch.stack([ones, x.sum(), x.square().sum()])).unbind()
-    mean = total / count
-    variance = (squares / count - mean.square()).clamp(min=0)
-    return ((x - mean) / (variance.sqrt() + 1e-8)).to(advantages.dtype)
+def normalize_globally(advantages: Tensor, world: World, acts: Tensor | None = None) -> Tensor:
+    """Mean 0 and variance 1 over the whole batch of all learners. One all-reduce of three float64 numbers.
+
+    `acts` (T, N) bool: what counts; None: everything. The rest becomes 0.
+    """
+    x = only(acts, advantages.to(torch.float64))
+    count, total, squares = world.sum_(torch.stack([_count(acts, x), x.sum(), x.square().sum()])).unbind()
+    mean = total / count.clamp(min=1)
+    variance = (squares / count.clamp(min=1) - mean.square()).clamp(min=0)
+    return only(acts, ((x - mean) / (variance.sqrt() + 1e-8)).to(advantages.dtype))
+
+
+def only(acts: Tensor | None, x: Tensor) -> Tensor:
+    """0 where nobody acts. None: everybody does."""
+    return x if acts is None else x.masked_fill(~acts, 0)
+
+
+def _count(acts: Tensor | None, x: Tensor) -> Tensor:
+    """() float64: the samples of x that count."""
+    if acts is not None:
+        return acts.sum(dtype=torch.float64)
+    return torch.full((), x.numel(), dtype=torch.float64, device=x.device)
 
 
 def ppo_loss(
-    policy: Policy, normalizer: ObservationNormalizer, batch: Minibatch, config: PPOConfig, global_samples: int
+    policy: Policy,
+    normalizer: ObservationNormalizer,
+    batch: Minibatch,
+    config: PPOConfig,
+    global_samples: int | Tensor,
 ) -> tuple[Tensor, Tensor]:
     """The clipped surrogate of PPO (Schulman et al., arXiv 1707.06347, equations 7 and 9) of one minibatch.
 
@@ -57,6 +75,7 @@ def ppo_loss(
     """
     inputs = normalizer(batch.observations)
     parameters, values = learning(policy, inputs, batch.initial_state, batch.done, batch.max_done)
+    parameters = policy.action_head.restrict(parameters, batch.legal)
     log_probs, entropy = policy.action_head.log_prob_and_entropy(parameters, batch.actions)  # (T, S) each
     log_ratio = log_probs - batch.log_probs
     ratio = log_ratio.exp()
@@ -67,13 +86,13 @@ def ppo_loss(
         near = batch.values + (values - batch.values).clamp(-config.value_clip, config.value_clip)
         value_loss = torch.maximum(value_loss, (near - batch.targets).square())
     value_loss = 0.5 * value_loss
-    sums = [policy_loss.sum(), value_loss.sum(), entropy.sum()]
+    sums = [only(batch.acts, x).sum() for x in (policy_loss, value_loss, entropy)]
     loss = (sums[0] + config.value_coef * sums[1] - config.entropy_coef * sums[2]) / global_samples
     with torch.no_grad():
-        approx_kl = ((ratio - 1) - log_ratio).sum()  # Schulman's k3 estimator: unbiased and never negative
-        clip_count = ((ratio - 1).abs() > config.clip).sum()
-        samples = torch.full_like(approx_kl, ratio.numel())
-        detached = torch.stack([*sums, approx_kl, clip_count.to(loss.dtype), samples]).detach().to(torch.float64)
+        approx_kl = only(batch.acts, (ratio - 1) - log_ratio).sum()  # Schulman's k3 estimator: unbiased, never negative
+        clip_count = only(batch.acts, (ratio - 1).abs() > config.clip).sum()
+        counts = [clip_count.to(loss.dtype), _count(batch.acts, ratio).to(loss.dtype)]
+        detached = torch.stack([*sums, approx_kl, *counts]).detach().to(torch.float64)
     return loss, detached
 
 
@@ -106,12 +125,11 @@ class GradientBucket:
         return norm
 
 
-def return_sums(targets: Tensor, values: Tensor) -> Tensor:
-    """(5,) float64: count, sums of the targets and their squares, of the errors and their squares."""
-    y = targets.to(torch.float64)
-    error = y - values
-    count = torch.full((), y.numel(), dtype=torch.float64, device=y.device)
-    return torch.stack([count, y.sum(), y.square().sum(), error.sum(), error.square().sum()])
+def return_sums(targets: Tensor, values: Tensor, acts: Tensor | None = None) -> Tensor:
+    """(5,) float64 over what counts: samples, sums of targets and their squares, of errors and their squares."""
+    y = only(acts, targets.to(torch.float64))
+    error = y - only(acts, values)
+    return torch.stack([_count(acts, y), y.sum(), y.square().sum(), error.sum(), error.square().sum()])
 
 
 def explained_variance(sums: list[float]) -> float:

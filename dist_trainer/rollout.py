@@ -37,6 +37,8 @@ class Rollout:
     last_values: Tensor  # (N,) value of obs[T]
     initial_state: Tensor  # (L, N, H) recurrent state before obs[0]
     done_counts: NDArray[np.int64]  # (N,) dones in the first T - 1 steps, known on the host
+    legal: Tensor | None = None  # (T, N, K) bool: which of the choices of all components could be made; None: all
+    acts: Tensor | None = None  # (T, N) bool: false where an agent was resting, and nothing counts; None: all act
 
     @property
     def horizon(self) -> int:
@@ -44,8 +46,8 @@ class Rollout:
 
     def first(self, steps: int) -> Rollout:
         """Its first `steps` steps; the values after the last of them must be in last_values."""
-        per_step = {f.name: getattr(self, f.name)[:steps] for f in fields(self) if f.name not in NOT_PER_STEP}
-        return replace(self, **per_step)
+        per_step = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in NOT_PER_STEP}
+        return replace(self, **{name: value[:steps] for name, value in per_step.items() if value is not None})
 
 
 def empty_rollout(
@@ -73,6 +75,8 @@ def empty_rollout(
         last_values=empty(rows),
         initial_state=torch.empty_like(state),
         done_counts=np.zeros(rows, np.int64),
+        legal=empty(horizon, rows, sum(spec.action_sizes), dtype=torch.bool) if spec.has_legal else None,
+        acts=empty(horizon, rows, dtype=torch.bool) if spec.has_resting else None,
     )
 
 
@@ -89,6 +93,8 @@ class Minibatch:
     targets: Tensor
     initial_state: Tensor
     max_done: int
+    legal: Tensor | None = None
+    acts: Tensor | None = None
 
 
 def minibatch_rows(
@@ -137,4 +143,6 @@ def take_minibatch(
         targets=take(targets),
         initial_state=take(rollout.initial_state),
         max_done=max_done,
+        legal=None if rollout.legal is None else take(rollout.legal),
+        acts=None if rollout.acts is None else take(rollout.acts),
     )

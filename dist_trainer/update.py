@@ -15,7 +15,14 @@ from dist_trainer.curvature import hand_over_curvature
 from dist_trainer.device_link import to_device
 from dist_trainer.diagnostics import Watch, is_due
 from dist_trainer.learner import DTYPES, Learner, watched_tensors
-from dist_trainer.minibatch import Experience, add_gradient, count_globally, my_minibatch_rows
+from dist_trainer.minibatch import (
+    Experience,
+    add_gradient,
+    count_globally,
+    curvature_rows,
+    my_minibatch_rows,
+    samples_of,
+)
 from dist_trainer.policies import learning
 from dist_trainer.ppo import LOSS_SUMS, estimate_advantages, mean_kl, normalize_globally, return_sums
 from dist_trainer.prefetch import read_rows
@@ -66,12 +73,12 @@ def learn(learner: Learner, rollout: Rollout) -> Update:
     if guarded:
         learner.own_state.compare(watched_tensors(learner))
     before = Backup(learner)
-    learner.returns.update(rollout.rewards, rollout.done, world)
+    learner.returns.update(rollout.rewards, rollout.done, world, rollout.acts)
     rewards = learner.returns(rollout.rewards)
 
     def estimate(log_ratio: Tensor | None) -> Experience:
         advantages, targets = estimate_advantages(config.ppo, rollout, rewards, log_ratio)
-        scaled = normalize_globally(advantages, world) if config.ppo.normalize_advantages else advantages
+        scaled = normalize_globally(advantages, world, rollout.acts) if config.ppo.normalize_advantages else advantages
         return Experience(rollout, scaled, targets, learner.prefetcher or read_rows)
 
     lags = config.overlap and config.ppo.advantage == "vtrace"  # acted with other weights
@@ -94,10 +101,12 @@ def learn(learner: Learner, rollout: Rollout) -> Update:
         if learner.prefetcher:
             parts = [part for index in rows for part in index.chunk(config.ppo.micro_batches)]
             learner.prefetcher.expect(rollout.observations, parts)
-        for index, most in zip(rows.unbind(), max_done, strict=True):
-            product_norm = hand_over_curvature(learner, experience, index, most, counts.curvature)
+        samples = samples_of(learner, rollout, rows, counts.minibatch)
+        of_curvature = samples_of(learner, rollout, rows[:, curvature_rows(learner)], counts.curvature)
+        for index, most, all_of_it, of_product in zip(rows.unbind(), max_done, samples, of_curvature, strict=True):
+            product_norm = hand_over_curvature(learner, experience, index, most, of_product)
             learner.gradients.zero()
-            epoch_sums += add_gradient(learner, experience, index, most, config.ppo, counts.minibatch)
+            epoch_sums += add_gradient(learner, experience, index, most, config.ppo, all_of_it)
             if watch:
                 watch.own_gradient(learner.gradients.flat)
             gradient = learner.gradients.reduce(world, reduce_dtype)
@@ -124,13 +133,13 @@ def learn(learner: Learner, rollout: Rollout) -> Update:
     if bad:  # reduced gradients are the same on all learners, and so is this decision
         before.put_back(learner)
     else:
-        learner.observations.update(rollout.observations, world)
+        learner.observations.update(rollout.observations, world, rollout.acts)
     if guarded:
         learner.own_state.note(watched_tensors(learner))
     rate = learner.optimizer.rate
     return Update(
         env_steps=counts.env_steps,
-        sums=torch.cat([sums, return_sums(experience.targets, rollout.values)]),
+        sums=torch.cat([sums, return_sums(experience.targets, rollout.values, rollout.acts)]),
         lr=lr,
         rate_factor=learner.rate_factor,
         grad_norm=norm_sum / optimizer_steps,
@@ -150,6 +159,7 @@ def rollout_log_ratio(learner: Learner, rollout: Rollout) -> Tensor:
         batch = take_minibatch(rollout, rollout.values, rollout.values, index, int(rollout.done_counts.max()))
         inputs = learner.observations(batch.observations)
         parameters, _ = learning(learner.policy, inputs, batch.initial_state, batch.done, batch.max_done)
+        parameters = learner.policy.action_head.restrict(parameters, batch.legal)
         log_probs, _ = learner.policy.action_head.log_prob_and_entropy(parameters, batch.actions)
         log_ratio.index_copy_(1, to_device(index, log_ratio.device), log_probs - batch.log_probs)
     return log_ratio

@@ -46,18 +46,25 @@ def process_config(
     )
 
 
-def choose_actions(name: str, noise: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Random actions as a function of the pool's noise; continuous ones go beyond the bounds now and then."""
-    action = _cpp_envs.spec(name, {}).action
+def choose_actions(name: str, buffers: Buffers) -> NDArray[np.float64]:
+    """Random legal actions as a function of the pool's noise; continuous ones go beyond the bounds now and then."""
+    action, noise = _cpp_envs.spec(name, {}).action, buffers["noise"]
     if action.kind == "continuous":
         low, high = np.array(action.low), np.array(action.high)
         return low + (high - low) * (1.2 * noise.astype(np.float64) - 0.1)
+    if "legal" in buffers:
+        parts = np.split(buffers["legal"], np.cumsum(action.sizes)[:-1], axis=1)  # of each component
+        chosen = [
+            (part.cumsum(1) > np.floor(u * part.sum(1))[:, None]).argmax(1)
+            for part, u in zip(parts, noise.T.astype(np.float64), strict=True)
+        ]
+        return np.stack(chosen, 1).astype(np.float64)
     return np.floor(noise.astype(np.float64) * action.sizes)
 
 
 def step(name: str, pool: _cpp_envs.Pool) -> Buffers:
     buffers = pool.buffers()
-    buffers["actions"][:] = choose_actions(name, buffers["noise"])
+    buffers["actions"][:] = choose_actions(name, buffers)
     pool.send()
     pool.recv()
     return buffers

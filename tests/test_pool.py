@@ -78,7 +78,7 @@ def test_probe_rewards_ends_and_final_observations(name: str, truncate: int) -> 
         targets, steps = read_probe(name, buffers["observations"])
         assert (steps == (index - 1) % length).all()
         old_final = buffers["final_observations"].copy()
-        buffers["actions"][:] = choose_actions(name, buffers["noise"])
+        buffers["actions"][:] = choose_actions(name, buffers)
         buffers["actions"][::2] = (targets - 1.5 if name == "probe_continuous" else targets)[::2]  # these hit
         pool.send()
         pool.recv()

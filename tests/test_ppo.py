@@ -35,6 +35,7 @@ SETTINGS: dict[str, Sequence[str]] = {
     "probe_multi_discrete": EPISODES,
     "probe_continuous": EPISODES,
     "probe_image": EPISODES,
+    "probe_masks": ["env.params.life=3", "env.params.rest=2", "env.params.episode_steps=17", "horizon=12"],
     "cartpole": ["env.params.max_steps=20", "horizon=48"],
     "tmaze": ["env.params.corridor=1", "horizon=48"],
 }

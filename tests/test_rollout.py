@@ -116,6 +116,7 @@ SETTINGS: dict[str, Sequence[str]] = {
     "probe_multi_discrete": [f"env.params.episode_steps={EPISODE}"],
     "probe_continuous": [f"env.params.episode_steps={EPISODE}"],
     "probe_image": [f"env.params.episode_steps={EPISODE}"],
+    "probe_masks": ["env.params.life=3", "env.params.rest=2", f"env.params.episode_steps={EPISODE}"],
     "cartpole": ["env.params.max_steps=12", "horizon=40"],
     "tmaze": ["env.params.corridor=1", "horizon=90"],
 }

@@ -198,7 +198,14 @@ def test_failure_of_one_learner_is_reported_with_its_traceback() -> None:
 
 
 @pytest.mark.parametrize(
-    "env", [CARTPOLE, ["env=tmaze", "env.params.corridor=3"], ["env=probe_multi_discrete"], ["env=probe_continuous"]]
+    "env",
+    [
+        CARTPOLE,
+        ["env=tmaze", "env.params.corridor=3"],
+        ["env=probe_multi_discrete"],
+        ["env=probe_continuous"],
+        ["env=probe_masks"],
+    ],
 )
 def test_first_rollout_does_not_depend_on_world_size(worlds: dict[int, Learners], env: list[str]) -> None:
     """Observations, noise, rewards, dones and actions of all learners, in the order of the ranks, are bit-identical.

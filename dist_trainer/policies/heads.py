@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 FEW_CHOICES = 16
+ILLEGAL = -1e8  # a logit that leaves a probability of exactly 0, and finite logarithms: 0 log 0 is then 0
 
 
 class ActionHead(nn.Module, ABC):
@@ -33,6 +34,11 @@ class ActionHead(nn.Module, ABC):
     @abstractmethod
     def mode(self, parameters: Tensor) -> Tensor:
         """(..., P) -> the most likely actions (..., C)."""
+
+    def restrict(self, parameters: Tensor, legal: Tensor | None) -> Tensor:
+        """(..., P), bool (..., P) -> parameters (..., P) of the same distribution, given that its actions are legal.
+        None: all are."""
+        return parameters if legal is None else parameters.masked_fill(~legal, ILLEGAL)
 
     @abstractmethod
     def log_prob_and_entropy(self, parameters: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,8 +99,9 @@ def _sample_categorical(logits: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     (..., choices), (..., 1) -> int32 (..., 1), log-probability (...,).
     """
     log_probs = log_softmax(logits)
-    cumulative = log_probs[..., :-1].exp().cumsum(-1)  # without the last, which is 1 up to rounding
-    action = (cumulative < noise).sum(-1, keepdim=True)
+    cumulative = log_probs.exp().cumsum(-1)
+    # Its last step is 1 up to rounding; what is drawn must not lie above it, behind the last that is possible at all.
+    action = (cumulative[..., :-1] < noise * cumulative[..., -1:]).sum(-1, keepdim=True)
     return action.to(torch.int32), log_probs.gather(-1, action).squeeze(-1)
 
 

@@ -44,6 +44,15 @@ std::size_t observation_bytes(const Pool& pool) {  // of one row
   return static_cast<std::size_t>(pool.spec().observation_size()) * (pool.observations_are_bytes() ? 1 : sizeof(float));
 }
 
+// The first legal choice from this one on.
+int next_legal(const Pool& pool, std::size_t row, std::size_t component, int choice) {
+  const ActionSpec& spec = pool.spec().action;
+  const bool* legal = pool.legal + row * static_cast<std::size_t>(spec.choices());
+  for (std::size_t i = 0; i < component; ++i) legal += spec.sizes[i];
+  while (!legal[choice]) choice = (choice + 1) % spec.sizes[component];
+  return choice;
+}
+
 // The noise picks the actions; continuous ones go beyond the bounds now and then, where they are clipped.
 void choose_actions(Pool& pool) {
   const ActionSpec& spec = pool.spec().action;
@@ -55,8 +64,9 @@ void choose_actions(Pool& pool) {
       reinterpret_cast<float*>(pool.actions)[i] = low + (high - low) * (1.2F * pool.noise[i] - 0.1F);
     } else {
       const int size = spec.sizes[component];
-      const int choice = static_cast<int>(pool.noise[i] * static_cast<float>(size));
-      reinterpret_cast<std::int32_t*>(pool.actions)[i] = std::min(choice, size - 1);
+      int choice = std::min(static_cast<int>(pool.noise[i] * static_cast<float>(size)), size - 1);
+      if (pool.features().legal) choice = next_legal(pool, i / components, component, choice);
+      reinterpret_cast<std::int32_t*>(pool.actions)[i] = choice;
     }
   }
 }
