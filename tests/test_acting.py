@@ -63,7 +63,7 @@ class Unreadable(DeviceLink):
     def __init__(self, pool: EnvPool, device: torch.device):
         super().__init__(pool, torch.device("cpu"))
         self.device = device
-        self.incoming = Incoming(**{name: tensor.to(device) for name, tensor in vars(self.incoming).items()})
+        self.incoming = Incoming(**{name: x if x is None else x.to(device) for name, x in vars(self.incoming).items()})
 
     def answer(self, actions: Tensor) -> None:
         assert actions.device == self.device  # and the environments go on with the actions that they have

@@ -36,7 +36,8 @@ def test_the_pool_keeps_the_probes_rules() -> None:
     """Against the rules written down a second time: legal choices, rests, rewards, ends, statistics without rests."""
     pool = make_pool("probe_masks", num_envs=2, **PARAMS)
     buffers = pool.buffers()
-    clocks, lengths, returns, finished = np.ones(6, int), np.zeros(6), np.zeros(6), np.zeros(4)
+    clocks, lengths, returns, finished = buffers["observations"][:, 0].astype(int), *np.zeros((2, 6)), np.zeros(4)
+    assert len(set(clocks.tolist())) > 1
     for step in range(1, 3 * EPISODE + 1):
         resting = clocks < 0
         assert buffers["resting"].tolist() == resting.tolist()
@@ -61,7 +62,10 @@ def test_the_pool_keeps_the_probes_rules() -> None:
         assert buffers["terminated"].tolist() == (dies | back).tolist()
         assert buffers["truncated"].tolist() == (over & ~resting).tolist()
         if over:
-            clocks[:] = 1
+            clocks = buffers["observations"][:, 0].astype(int)
+            assert (clocks >= 1).all() and (clocks <= LIFE).all()
+        else:
+            assert buffers["observations"][:, 0].tolist() == np.where(clocks < 0, 9, clocks).tolist()
     assert pool.take_statistics() == finished.tolist()
 
 

@@ -128,10 +128,11 @@ def test_episode_statistics_equal_an_independent_sum(name: str) -> None:
     returns, lengths, total = np.zeros(rows), np.zeros(rows), np.zeros(3)
     ended = 0.0
     for index in range(1, 601):
+        acts = ~buffers["resting"] if "resting" in buffers else np.ones(rows, bool)
         step(name, pool)
         returns += buffers["rewards"]
-        lengths += 1
-        done = buffers["terminated"] | buffers["truncated"]
+        lengths += acts
+        done = (buffers["terminated"] | buffers["truncated"]) & acts
         total += [done.sum(), returns[done].sum(), lengths[done].sum()]
         returns[done] = lengths[done] = 0
         if index % 150 == 0:

@@ -32,7 +32,8 @@ def test_a_copy_of_the_block_holds_what_the_policy_needs(name: str, num_envs: in
         pool.send()
         pool.recv()
     copied = pool.incoming.tobytes()
-    assert set(pool.incoming_layout) == {"observations", "noise", "rewards", "terminated", "truncated"}
+    optional = {name for name in ("legal", "resting") if getattr(pool.spec, f"has_{name}")}
+    assert set(pool.incoming_layout) == {"observations", "noise", "rewards", "terminated", "truncated"} | optional
     for field, (offset, dtype, shape) in pool.incoming_layout.items():
         buffer = getattr(pool, field)
         assert (offset % 64, np.dtype(dtype), shape) == (0, buffer.dtype, buffer.shape)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dist_trainer import minibatch, optimizers, ppo, update
+from dist_trainer import minibatch, normalize, optimizers, ppo, update
 from dist_trainer.cli import compose_train
 from dist_trainer.config import AdaptiveRateConfig, ScheduleConfig
 from dist_trainer.distributed import connect
@@ -137,6 +137,7 @@ def reads_in_the_loop(learner: Learner, patch: pytest.MonkeyPatch) -> list[tuple
             reads.noting = steps % MINIBATCHES != 0
 
         with patch.context() as context:
+            context.setattr(normalize, "_in_main_memory", lambda *tensors: False)  # as on a device
             context.setattr(minibatch, "ppo_loss", opening_loss)
             context.setattr(optimizers, "step", closing_step)
             update.learn(learner, rollout)
@@ -150,6 +151,7 @@ def reads_in_the_loop(learner: Learner, patch: pytest.MonkeyPatch) -> list[tuple
         ("probe_multi_discrete", "muon"),
         ("probe_continuous", "muon"),
         ("probe_image", "muon"),
+        ("probe_masks", "muon"),
         ("probe_continuous", "adamw"),
         ("probe_continuous", "psgd_kron"),
     ],

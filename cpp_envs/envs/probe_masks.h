@@ -1,16 +1,14 @@
 // Probe of the contract's optional parts: choices that are not always legal, and agents that die, rest and come back.
-// Everything it does follows from counters that it shows, so that tests know every number in advance.
+// Everything it does follows from clocks that it shows, so that tests know every number in advance.
 #pragma once
-
-#include <algorithm>
 
 #include "../registry.h"
 
 namespace dist_trainer {
 
 // Each agent chooses a number of 0 to 4 and one of 0 to 2, of which those that divide its clock are not legal (0 always
-// is). It is paid 1 for the largest legal first number. Agent a dies whenever its clock reaches life + a, and rests for
-// `rest` steps; who rests is shown 9s.
+// is). It is paid 1 for the largest legal first number. Clocks begin anywhere in a life; agent a dies after step
+// life + a of its own, and rests for `rest` steps; who rests is shown 9s.
 struct ProbeMasks {
   using Observation = float;
   using Action = std::int32_t;
@@ -37,9 +35,9 @@ struct ProbeMasks {
             .metrics = {"clock"}};
   }
 
-  void reset(const Params&, Rng&) {
+  void reset(const Params& params, Rng& rng) {
     steps = 0;
-    std::ranges::fill(clocks, 1);
+    for (std::int32_t& clock : clocks) clock = 1 + rng.below(params.life);
   }
 
   static bool is_legal(std::int32_t clock, int number) { return number == 0 || clock % number != 0; }
