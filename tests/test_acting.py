@@ -63,7 +63,8 @@ class Unreadable(DeviceLink):
     def __init__(self, pool: EnvPool, device: torch.device):
         super().__init__(pool, torch.device("cpu"))
         self.device = device
-        self.incoming = Incoming(**{name: x if x is None else x.to(device) for name, x in vars(self.incoming).items()})
+        moved: dict[str, Any] = {name: x if x is None else x.to(device) for name, x in vars(self.incoming).items()}
+        self.incoming = Incoming(**moved)
 
     def answer(self, actions: Tensor) -> None:
         assert actions.device == self.device  # and the environments go on with the actions that they have
