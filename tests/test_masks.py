@@ -34,7 +34,7 @@ def is_legal(clock: int, number: int) -> bool:
 
 def test_the_pool_keeps_the_probes_rules() -> None:
     """Against the rules written down a second time: legal choices, rests, rewards, ends, statistics without rests."""
-    pool = make_pool("probe_masks", num_envs=2, **PARAMS)
+    pool = make_pool("probe_masks", num_envs=2, life=LIFE, rest=REST, episode_steps=EPISODE)
     buffers = pool.buffers()
     clocks, lengths, returns, finished = buffers["observations"][:, 0].astype(int), *np.zeros((2, 6)), np.zeros(4)
     assert len(set(clocks.tolist())) > 1
@@ -70,7 +70,7 @@ def test_the_pool_keeps_the_probes_rules() -> None:
 
 
 def test_an_illegal_choice_is_refused_by_name() -> None:
-    pool = make_pool("probe_masks", first_env=100, **PARAMS)
+    pool = make_pool("probe_masks", first_env=100)
     pool.buffers()["actions"][:] = 0
     pool.buffers()["actions"][4, 1] = 1  # of the second environment; 1 divides every clock
     pool.send()

@@ -253,7 +253,7 @@ def test_kills_at_any_moment_lose_whole_episodes_and_nothing_else() -> None:
     age = np.zeros(envs, int)
     for _ in range(300):
         shown = buffers["observations"].copy()
-        buffers["actions"][:] = choose_actions(name, buffers["noise"])
+        buffers["actions"][:] = choose_actions(name, buffers)
         doomed = list(children() - before)[: chance.randrange(3)]
         pool.send()
         time.sleep(chance.random() * 3e-4)
