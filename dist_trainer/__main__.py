@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from dist_trainer.errors import ConfigError, choices
 from dist_trainer.help import OVERVIEW, verb_help
-from dist_trainer.plan import job_text, launched, learner_is_first, plan_evaluate, plan_train
+from dist_trainer.plan import job_text, launched, learner_is_first, plan_doctor, plan_evaluate, plan_train
 from dist_trainer.process import deny_writing_to_others, end_with_torchrun
 
 FIRST_LEARNER_SPEAKS_S = 10.0
@@ -40,10 +40,19 @@ def run_autotune(arguments: Sequence[str]) -> int:
     return autotune.run(autotune.plan_autotune(arguments))
 
 
+def run_doctor(arguments: Sequence[str]) -> int:
+    end_with_torchrun()
+    config = plan_doctor(arguments)
+    from dist_trainer.doctor import run
+
+    return run(config)
+
+
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": run_train,
     "evaluate": run_evaluate,
     "autotune": run_autotune,
+    "doctor": run_doctor,
 }
 
 

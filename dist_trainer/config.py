@@ -170,3 +170,12 @@ class AutotuneConfig:
 
     iterations: int = 6  # of each short run that are timed
     output: str | None = None  # the yaml file to write; default: configs/machine/<name of this machine>.yaml
+
+
+@dataclass
+class DoctorConfig:
+    """`python -m dist_trainer doctor`."""
+
+    run_dir: str = "runs"  # where checkpoints would be written
+    device: str = "auto"  # auto | cpu | cuda
+    timeout_s: float = 60.0  # learners that do not come or answer for so long are named

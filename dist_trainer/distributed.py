@@ -6,7 +6,6 @@ at local data to decide whether to communicate.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 import sys
@@ -19,13 +18,13 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch._C._distributed_c10d import TCPStore
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from dist_trainer.arrival import LearnersMissing, arrive
 from dist_trainer.errors import ConfigError
 from dist_trainer.heartbeat import Heartbeat
 from dist_trainer.local_group import LocalGroup, meet
+from dist_trainer.store import hold_store, store_address, store_client
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -159,6 +158,11 @@ class World:
         _together(dist.all_gather, parts, tensor.contiguous(), group=self.group)
         return torch.stack(parts)
 
+    def bounce_(self, tensor: Tensor, other: int) -> None:
+        """To and fro between two learners, which both call it, and nobody else; the lower rank sends first."""
+        for sends in (self.rank < other, self.rank > other):
+            _together(dist.send if sends else dist.recv, tensor, other)
+
     def counter(self) -> Counter:
         """With a connection of its own. For the world of all learners, not for groups; there must be at least two."""
         return Counter(_store())
@@ -232,48 +236,18 @@ def _meet(rank: int, size: int, local_size: int, patience_s: float) -> None:
     try:
         if rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":  # else torchrun holds it
             _server = None
-            _server = _hold_store(only_here=local_size == size)
-        _attempt = arrive(_client(patience_s), rank, size, patience_s, socket.gethostname())
+            _server = hold_store(only_here=local_size == size)
+        _attempt = arrive(store_client(patience_s), rank, size, patience_s, socket.gethostname())
     except LearnersMissing:
         raise
     except RuntimeError as error:
-        what = f"the store at {':'.join(_store_address())} (learner 0 or its torchrun holds it) cannot be reached"
+        what = "the store at {}:{} (learner 0 or its torchrun holds it) cannot be reached".format(*store_address())
         raise LearnersMissing(f"learner {rank}: {what}") from error
-
-
-def _store_address() -> tuple[str, str]:
-    return os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
-
-
-def _hold_store(only_here: bool) -> Store:
-    """The store of this attempt, in this process. By itself torch would listen on all of the machine's interfaces.
-
-    It still does where others know this machine by a name, which may be another address to itself.
-    """
-    host, port = _store_address()
-    listens = None
-    if only_here or _is_address(host):
-        family, *_, address = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
-        listens = socket.create_server(address, family=family).detach()
-    return TCPStore(host, int(port), is_master=True, wait_for_workers=False, master_listen_fd=listens)
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def _client(timeout_s: float) -> Store:
-    host, port = _store_address()
-    return TCPStore(host, int(port), timeout=timedelta(seconds=timeout_s), wait_for_workers=False)
 
 
 def _store() -> Store:
     """This attempt's, through a client of its own: a client serves one call at a time."""
-    store = _client(30)
+    store = store_client(30)
     store.set_timeout(_timeout or timedelta(seconds=30))
     return PrefixStore(_attempt, store)
 

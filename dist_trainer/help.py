@@ -19,6 +19,7 @@ dist_trainer: PPO with an LSTM on C++ environments, on any number of learners.
   python -m dist_trainer train    [SETTING=VALUE ...]   train an agent
   python -m dist_trainer evaluate checkpoint=RUN ...    play episodes with a trained agent, print its score
   python -m dist_trainer autotune [SETTING=VALUE ...]   find this machine's best threads and number of learners
+  python -m dist_trainer doctor   [SETTING=VALUE ...]   find what would break or slow down a training here
 
 Several learners:   torchrun --standalone --nproc-per-node=8 -m dist_trainer train env=breakout
 Continue a run:     python -m dist_trainer train resume=runs/NAME
@@ -37,6 +38,8 @@ def verb_help(verb: str, arguments: Sequence[str] = ()) -> str:
     if verb == "autotune":
         usage = "python -m dist_trainer autotune [SETTING=VALUE ...]"
         return f"{usage}\n\n{_settings(config.AutotuneConfig())}\n\nand those of the training (train --help)"
+    if verb == "doctor":
+        return f"python -m dist_trainer doctor [SETTING=VALUE ...]\n\n{_settings(config.DoctorConfig())}"
     parts = ["python -m dist_trainer train [SETTING=VALUE ...]", _settings(config.TrainConfig())]
     parts += _nested(config.TrainConfig())
     given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)

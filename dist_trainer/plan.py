@@ -22,13 +22,13 @@ from dist_trainer.cli import (
     load_train_config,
     parse,
 )
-from dist_trainer.config import LARGEST_INT32, EvaluateConfig, TrainConfig
+from dist_trainer.config import LARGEST_INT32, DoctorConfig, EvaluateConfig, TrainConfig
 from dist_trainer.envs import EnvSpec, env_spec
 from dist_trainer.errors import ConfigError
 from dist_trainer.resumable import RESUME_AUTO, check_resumable
 from dist_trainer.run_folder import CONFIG_FILE, begun_by_this_launcher, check_run_dir, default_folders
 from dist_trainer.target import check_module, targets
-from dist_trainer.validation import check_division, check_settings, validate_evaluate
+from dist_trainer.validation import check_division, check_settings, validate_doctor, validate_evaluate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,6 +180,13 @@ def plan_evaluate(arguments: Sequence[str]) -> tuple[EvaluateConfig, TrainConfig
     if config.json:
         check_writable("json", Path(config.json))
     return config, load_train_config(checkpoint.parent.parent), checkpoint
+
+
+def plan_doctor(arguments: Sequence[str]) -> DoctorConfig:
+    """Raises ConfigError."""
+    config: DoctorConfig = apply(OmegaConf.structured(DoctorConfig), parse(arguments))
+    validate_doctor(config)
+    return config
 
 
 def check_writable(name: str, file: Path) -> None:

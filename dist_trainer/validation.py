@@ -12,6 +12,7 @@ from typing import Any
 from dist_trainer.config import (
     AutotuneConfig,
     BatchScalingConfig,
+    DoctorConfig,
     EnvConfig,
     EvaluateConfig,
     PreemptionConfig,
@@ -283,3 +284,8 @@ def validate_evaluate(config: EvaluateConfig) -> None:
 
 def validate_autotune(config: AutotuneConfig) -> None:
     _at_least(config, "", 1, "iterations")
+
+
+def validate_doctor(config: DoctorConfig) -> None:
+    _at_least(config, "", 1, "timeout_s")
+    _one_of("device", config.device, ("auto", "cpu", "cuda"))
