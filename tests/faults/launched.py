@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,31 +21,53 @@ END_S = 60.0  # for processes to be gone
 
 
 class Launched:
-    """`torchrun ... -m dist_trainer train SETTINGS`, its output appended to a file. Use as a context."""
+    """`torchrun ... -m dist_trainer train SETTINGS`, its output appended to a file. Use as a context.
 
-    def __init__(self, log: Path, learners: int, settings: list[str]):
-        launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={learners}"]
-        launcher += [f"--max-restarts={MOST_RESTARTS}", "--monitor-interval=0.05"]
+    Args:
+        nodes: so many torchruns meet, as those of several machines do, and share the learners out.
+    """
+
+    def __init__(self, log: Path, learners: int, settings: list[str], nodes: int = 1):
         self.mark, self.log = uuid.uuid4().hex, log
+        launcher = ["torch.distributed.run", f"--nproc-per-node={learners // nodes}"]
+        launcher += [f"--max-restarts={MOST_RESTARTS}", "--monitor-interval=0.05"]
+        launcher += ["--standalone"] if nodes == 1 else [f"--nnodes={nodes}", "--rdzv-backend=c10d"]
+        launcher += [] if nodes == 1 else [f"--rdzv-endpoint=127.0.0.1:{free_port()}", f"--rdzv-id={self.mark}"]
+        command = [sys.executable, "-m", *launcher, "-m", "dist_trainer", "train", *settings]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", MARK: self.mark}
         with log.open("a") as output:
-            self.agent = subprocess.Popen(
-                [sys.executable, "-m", *launcher, "-m", "dist_trainer", "train", *settings],
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=ROOT,
-                start_new_session=True,
-                env=os.environ | {"OMP_NUM_THREADS": "1", MARK: self.mark},
-            )
+            self.agents = [
+                subprocess.Popen(
+                    command, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True, env=environment
+                )
+                for _ in range(nodes)
+            ]
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for pid in [self.agent.pid, *self.processes()]:
+        self.kill_torchrun()
+        for pid in self.processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self.agent.wait(END_S)
         self.wait_until_gone()
+
+    @property
+    def has_ended(self) -> bool:
+        return all(agent.poll() is not None for agent in self.agents)
+
+    def kill_torchrun(self) -> None:
+        for agent in self.agents:
+            agent.kill()
+        for agent in self.agents:
+            agent.wait(END_S)
+
+    def wait(self, deadline_s: float) -> None:
+        """Raises AssertionError if it does not end well."""
+        until = time.monotonic() + deadline_s
+        statuses = [agent.wait(max(1.0, until - time.monotonic())) for agent in self.agents]
+        assert not any(statuses), self.log.read_text()[-5000:]
 
     def processes(self) -> list[int]:
         """All that are left of this launch and have not ended, whoever their parent is now."""
@@ -63,6 +86,12 @@ class Launched:
         while left := self.processes():
             assert time.monotonic() < until, f"processes left behind: {left}"
             time.sleep(0.02)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def living() -> list[int]:

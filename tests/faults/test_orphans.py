@@ -15,8 +15,7 @@ def test_learners_that_were_just_started_end_with_torchrun(tmp_path: Path) -> No
     with Launched(tmp_path / "log", 2, [*SETTINGS, f"run_dir={tmp_path / 'run'}"]) as launched:
         wait_for(lambda: launched.learner(0) is not None and launched.learner(1) is not None, 60, "the learners' start")
         assert not (tmp_path / "run").exists()
-        launched.agent.kill()
-        launched.agent.wait()
+        launched.kill_torchrun()
         began = time.monotonic()
         launched.wait_until_gone()
         assert time.monotonic() - began < 30  # to import what comes before main; not until a deadline of the store's
