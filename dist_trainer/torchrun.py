@@ -45,7 +45,8 @@ def start_learners(part: Part, listener: socket.socket | None, command: Sequence
         print(error, file=sys.stderr, flush=True)
         return 1
     except RendezvousError as error:
-        print(f"dist_trainer: the nodes do not find together: {error}", file=sys.stderr, flush=True)
+        what = f"{type(error).__name__} {error}".strip()
+        print(f"dist_trainer: the nodes have not found together again: {what}", file=sys.stderr, flush=True)
         return 1
     finally:
         del store  # it has served until here

@@ -84,28 +84,26 @@ trap 'tell SIGINT' INT
 trap 'tell SIGTERM' TERM
 trap '' PIPE
 
-worst=0 left=${#pids[@]}
-while ((left > 0)); do
-  status=0 ended=''
-  wait -n -p ended "${pids[@]}" || status=$?
-  if [[ -z $ended ]]; then # a trap has ended the wait
-    continue
-  fi
-  left=$((left - 1))
+worst=0
+while ((${#pids[@]} > 0)); do
+  sleep 0.5 || true # Ctrl-C ends it
   for index in "${!pids[@]}"; do
-    if [[ ${pids[index]} == "$ended" ]]; then
-      unset "pids[index]"
-      if ((status != 0)); then
-        echo "multi_node: the agent on ${hosts[index]} ended with status $status" >&2
-      fi
+    if kill -0 "${pids[index]}" 2>/dev/null; then
+      continue
+    fi
+    status=0
+    wait "${pids[index]}" || status=$?
+    unset "pids[index]"
+    if ((status != 0)); then
+      echo "multi_node: the agent on ${hosts[index]} ended with status $status" >&2
+    fi
+    if ((status != 0 && worst == 0)); then
+      worst=$status
+      for pipe in "${pipes[@]}"; do # without one the others cannot go on
+        exec {pipe}>&-
+      done
+      pipes=()
     fi
   done
-  if ((status != 0 && worst == 0)); then
-    worst=$status
-    for pipe in "${pipes[@]}"; do # without one the others cannot go on
-      exec {pipe}>&-
-    done
-    pipes=()
-  fi
 done
 exit "$worst"

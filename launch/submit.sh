@@ -120,7 +120,9 @@ if [[ -n ${options[--time]:-} ]]; then
   fi
 fi
 
+set +eu # modules are not written for them
 site_environment
+set -eu
 experiments=0
 if [[ -n $sweep ]]; then
   [[ -f $sweep ]] || die "--sweep=$sweep: no such file"

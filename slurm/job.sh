@@ -34,8 +34,8 @@ outcome() {
 }
 
 ask_to_stop() {
-  say "$1: the learners are asked to stop"
   : >"$DIST_TRAINER_STOP_FILE"
+  say "$1: the learners are asked to stop"
 }
 
 # Whether Slurm is ending the job: cancelled, or requeued by somebody. Not if only its time is up.
@@ -49,21 +49,23 @@ is_ended() {
 may_crash_again() {
   local owner=${chain:-$job} before=0 at='' by='' iteration
   iteration=$(field iteration)
+  iteration=${iteration:-none}
   read -r by before at < <(cat -- "$run_dir/crashes" 2>/dev/null) || true
   if [[ $by != "$owner" || $at != "$iteration" ]]; then
     before=0
   fi
-  printf '%s %d %s\n' "$owner" "$((before + 1))" "${iteration:-none}" >"$run_dir/crashes"
-  say "crash $((before + 1)) at iteration ${iteration:-none}"
+  printf '%s %d %s\n' "$owner" "$((before + 1))" "$iteration" >"$run_dir/crashes"
+  say "crash $((before + 1)) at iteration $iteration"
   ((before < SITE_MAX_CRASHES))
 }
 
-# What the learners said last, for each that said anything; the whole is in the logs.
+# Each learner's node, and what it said last of what matters; all of it is in the logs.
 last_words() {
-  local log
-  for log in "$DIST_TRAINER_LOGS"/rank_*.log; do
-    tac -- "$log" | sed '/^--- job /q' | grep -m 1 -E '^(dist_trainer[:.]|[A-Za-z.]+Error)' | sed "s|^|${log##*/}: |"
-  done
+  awk '
+    FNR == 1 { if (file) print file ": " words; file = FILENAME; sub(".*/", "", file) }
+    /^--- job / { node = $7; sub(",", "", node); words = "(" node ") no last words" }
+    /^(dist_trainer[.:]|[A-Za-z.]+Error)/ && !/the traceback is above/ { words = "(" node ") " $0 }
+    END { if (file) print file ": " words }' "$DIST_TRAINER_LOGS"/rank_*.log || true
 }
 
 # go_on STATUS: requeues the job, or leaves the rest to the next one of its chain and ends with STATUS.
@@ -101,18 +103,20 @@ train_job() {
   restart=${SLURM_RESTART_COUNT:-0}
   umask go-w
   mkdir -p -- "$run_dir/logs"
+  export DIST_TRAINER_JOB=$job DIST_TRAINER_RESTART=$restart DIST_TRAINER_LOGS=$run_dir/logs
+  export DIST_TRAINER_STOP_FILE=$run_dir/stop.$job.$restart
+  trap 'ask_to_stop USR1' USR1
+  trap 'ask_to_stop TERM' TERM
+  set +eu # modules are not written for them
   site_environment
+  set -eu
 
   local nodes learners cpus
   mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
   cpus=${SLURM_CPUS_PER_TASK:-${SLURM_CPUS_ON_NODE:-1}}
   learners=${DIST_TRAINER_LEARNERS:-${SLURM_GPUS_ON_NODE:-$cpus}}
-  export DIST_TRAINER_JOB=$job DIST_TRAINER_RESTART=$restart DIST_TRAINER_LOGS=$run_dir/logs
-  export DIST_TRAINER_STOP_FILE=$run_dir/stop.$job.$restart
   OMP_NUM_THREADS=$((cpus / learners > 0 ? cpus / learners : 1))
   export OMP_NUM_THREADS
-  trap 'ask_to_stop USR1' USR1
-  trap 'ask_to_stop TERM' TERM
 
   if [[ -n $chain && $(field state) == complete ]]; then
     say "the run is complete: nothing to do"
@@ -123,9 +127,7 @@ train_job() {
     python -m dist_trainer train --cfg job "${settings[@]}" >/dev/null || exit 2
 
   local agent=(--learners="$learners" --max-restarts="$SITE_MAX_RESTARTS" --patience="$SITE_PATIENCE_S")
-  local IFS=,
-  agent+=(--nodes="${nodes[*]}" --port=$((20000 + SLURM_JOB_ID % 10000)))
-  unset IFS
+  agent+=(--nodes="$(IFS=, && echo "${nodes[*]}")" --port=$((20000 + SLURM_JOB_ID % 10000)))
   if [[ -n $SITE_INTERFACE ]]; then
     agent+=(--interface="$SITE_INTERFACE")
     agent+=(--head="$(ip -4 -oneline address show dev "$SITE_INTERFACE" | awk '{sub("/.*", "", $4); print $4; exit}')")

@@ -1,9 +1,10 @@
 # shellcheck shell=bash
 # What happens to a job, case by case; each is a function that `fail`s, run in a subshell by run.sh with a lab of its own.
-# shellcheck disable=SC2034,SC2154  # CASES is for run.sh; work, runs and python are its own
+# shellcheck disable=SC2034,SC2154  # CASES and SHORT are for run.sh; work, runs and python are its own
 
 CASES=(undisturbed usr1_to_batch usr1_to_steps time_limit preempted requeued node_killed cable_cut killed_learner
   cancelled endless_crash missing_node chain sweep three_nodes multi_node)
+SHORT=(undisturbed usr1_to_steps node_killed)
 
 ITERATIONS=80
 SETTINGS=(env=cartpole device=cpu total_envs=24 horizon=16 ppo.minibatches=2 policy.hidden_size=16 torch_threads=1
@@ -86,7 +87,7 @@ case_time_limit() {
   export TEST_ACT_S=0.022 # Slurm tells time in half minutes
   submit limit --time=1 --signal=B:USR1@30
   within 120 "the time limit" has_been_requeued "$job"
-  export TEST_ACT_S=0.003
+  head_node scontrol update JobId="$job" TimeLimit=10
   finishes "$job" "$run"
   grep -q 'USR1: the learners are asked to stop' "$runs/limit-$job.out" || fail "no USR1 came"
 }

@@ -2,7 +2,7 @@
 # Training under a real Slurm of three nodes, disturbed in every way: each run must end with the weights (and all other
 # state) of the undisturbed one, bit for bit, or stop soon and say why.
 #
-#   tests/slurm/run.sh [--tracker=linuxproc|cgroup]... [CASE...]      (default: both trackers, all cases)
+#   tests/slurm/run.sh [--tracker=linuxproc|cgroup]... [--short | CASE...]      (default: both trackers, all cases)
 #
 # How Slurm tells a job's processes apart (ProctrackType) decides who gets its signals: all of them (linuxproc), or only
 # those that Slurm started itself (cgroup, usual in production). Skips, and says so, where no lab can be made.
@@ -20,6 +20,7 @@ trackers=() chosen=()
 for argument in "$@"; do
   case $argument in
     --tracker=linuxproc | --tracker=cgroup) trackers+=("${argument#*=}") ;;
+    --short) chosen=("${SHORT[@]}") ;;
     -*) sed -n '2,/^set -/p' "${BASH_SOURCE[0]}" | sed '$d; s/^# \{0,1\}//'; exit 2 ;;
     *)
       declare -F "case_$argument" >/dev/null || { echo "no case $argument; there are: ${CASES[*]}" >&2; exit 2; }
