@@ -7,7 +7,7 @@
 #   --dry-run        check, and print what would be submitted
 #   --learners=N     on each node (default: --gpus-per-node, else --cpus-per-task, else 1)
 #   --chain=N        N jobs, one after another, for queues with short time limits: each continues the one before. None
-#                    requeues itself; to cancel them all: scancel --name=NAME
+#                    requeues itself. Needs a --job-name=NAME of its own; to cancel them all: scancel --name=NAME
 #   --sweep=FILE     one run for each line of settings in FILE, as an array (slurm/sweep.sbatch)
 #   --at-once=N      of a sweep's runs
 #   --OPTION=VALUE   anything else is for sbatch; it goes before slurm/site.sh's
@@ -123,6 +123,7 @@ fi
 set +eu # modules are not written for them
 site_environment
 set -eu
+[[ -z $chain || -n ${options[--job-name]:-} ]] || die "--chain=$chain: needs --job-name; jobs of one name wait for each other"
 experiments=0
 if [[ -n $sweep ]]; then
   [[ -f $sweep ]] || die "--sweep=$sweep: no such file"

@@ -283,7 +283,7 @@ def test_dry_run_prints_what_would_be_submitted() -> None:
 
 
 def test_dry_run_of_a_chain_and_of_a_sweep(tmp_path: Path) -> None:
-    done = script("launch/submit.sh", "--dry-run", "--chain=3", *SETTINGS)
+    done = script("launch/submit.sh", "--dry-run", "--chain=3", "--job-name=long", *SETTINGS)
     assert done.stdout.count("--dependency=singleton") == 3, done.stderr
     assert done.stdout.count("DIST_TRAINER_CHAIN=first") == 1
     experiments = tmp_path / "experiments"
@@ -303,6 +303,7 @@ def test_dry_run_of_a_chain_and_of_a_sweep(tmp_path: Path) -> None:
         (["--time=9"], "--time=9: must be at least twice the 300 s"),
         (["--time=0:9:59"], "--time=0:9:59: must be at least twice the 300 s"),
         (["--time=9", "--signal=B:TERM@60"], "--signal=B:TERM@60: must send USR1"),
+        (["--chain=2"], "--chain=2: needs --job-name"),
         (["--nodes=two"], "--nodes=two: must be a whole number"),
         (["resume=runs/old"], "resume=runs/old: a job continues what its run folder holds; give run_dir=runs/old"),
     ],
