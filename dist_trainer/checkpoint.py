@@ -1,7 +1,8 @@
-"""Everything that exact resume needs, gathered from all learners into one file and cut up again for any number of them.
+"""Everything that exact resume needs: each learner's part of it, and the parts put together for any number of learners.
 
-What belongs to an environment is saved in the order of the global ids, so that a checkpoint does not know how many
-learners wrote it. No random state is saved: all randomness is keyed by counters that are.
+What belongs to an environment is saved in the order of the global ids, optimizer state by the names of its units, so
+that what is loaded does not depend on how many learners wrote it. No random state is saved: all randomness is keyed by
+counters that are.
 """
 
 from __future__ import annotations
@@ -16,46 +17,46 @@ import torch
 from torch import Tensor, nn
 
 from dist_trainer import optimizers
-from dist_trainer.checkpoint_file import checkpoint_path, prune_checkpoints, read_checkpoint, write_checkpoint
+from dist_trainer.checkpoint_file import read_manifest, read_shard
 from dist_trainer.distributed import World
 from dist_trainer.errors import ConfigError
 from dist_trainer.learner import Learner
 
 
-def save_checkpoint(learner: Learner, run_dir: Path, keep: int, extra: Callable[[], dict[str, Any]]) -> None:
-    """All learners take part; the first writes. `extra`: called on the first learner, plain data that load returns.
+def shard_of(learner: Learner, extra: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What this learner writes: its environments, a share of the units' state, and what all have if it is the first.
 
-    Raises OSError on the first learner if something cannot be written; the others have then done their part.
+    Tensors are those in use, no copies. `extra`: called on the first learner, plain data that load_checkpoint returns.
     """
     world, start = learner.world, learner.rollout_start
-    per_env = {
-        # (E, bytes), (L, E * A, H), (E * A,) over all learners, in the order of the global environment ids
-        "snapshot": world.gather(torch.from_numpy(start.snapshot), 0),
-        "state": world.gather(start.state, 1),
-        "running_returns": world.gather(learner.returns.running, 0),
+    optimizer = optimizers.capture(learner.optimizer, optimizers.units_to_save(learner.optimizer, world), Tensor.detach)
+    shard: dict[str, Any] = {
+        "units": optimizer.pop("units"),
+        "per_env": {
+            "snapshot": torch.from_numpy(start.snapshot),  # (E/W, bytes)
+            "state": start.state,  # (L, N, H)
+            "running_returns": learner.returns.running,  # (N,)
+        },
     }
-    optimizer = optimizers.gather_captured(learner.optimizer, world)
-    if not world.is_first:
-        return
-    payload = io.BytesIO()
-    torch.save(
-        {
+    if world.is_first:
+        shard["common"] = {
             "iteration": learner.iteration,
             "optimizer_step": learner.optimizer_step,
             "missed_env_steps": learner.missed_env_steps,
             "rate_factor": learner.rate_factor,
-            "policy": learner.policy.state_dict(),
+            "rollback_factor": learner.rollback_factor,
+            "policy": _state(learner.policy),
             "optimizer": optimizer,
-            "observation_normalizer": learner.observations.state_dict(),
-            "acting": [module.state_dict() for module in _acting(learner)],
-            "return_moments": learner.returns.moments.state_dict(),
-            "per_env": per_env,
+            "observation_normalizer": _state(learner.observations),
+            "acting": [_state(module) for module in _acting(learner)],
+            "return_moments": _state(learner.returns.moments),
             "extra": extra(),
-        },
-        payload,
-    )
-    write_checkpoint(checkpoint_path(run_dir, learner.iteration), payload.getvalue())
-    prune_checkpoints(run_dir, keep)
+        }
+    return shard
+
+
+def _state(module: nn.Module) -> dict[str, Tensor]:
+    return dict(module.state_dict())  # torch's is of a type of its own, with notes that nothing here needs
 
 
 def _acting(learner: Learner) -> list[nn.Module]:
@@ -64,21 +65,41 @@ def _acting(learner: Learner) -> list[nn.Module]:
 
 
 def load_file(path: Path) -> dict[str, Any]:
-    """The content on the CPU. Executes no code from the file. Raises ConfigError if it is missing or damaged."""
-    payload = io.BytesIO(read_checkpoint(path))
+    """The content of a checkpoint on the CPU, all learners' parts in one. Executes no code from the files.
+
+    Raises ConfigError if something is missing or damaged.
+    """
+    shards = [_load_shard(path, read_shard(path, shard)) for shard in read_manifest(path).shards]
     try:
-        return torch.load(payload, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError):  # intact, but not what save_checkpoint writes
+        content: dict[str, Any] = dict(shards[0]["common"])
+        content["optimizer"] = content["optimizer"] | {
+            "units": {name: unit for shard in shards for name, unit in shard["units"].items()}
+        }
+        # (E, bytes), (L, E * A, H), (E * A,) in the order of the global environment ids
+        dims = {"snapshot": 0, "state": 1, "running_returns": 0}
+        content["per_env"] = {
+            name: torch.cat([shard["per_env"][name] for shard in shards], dim) for name, dim in dims.items()
+        }
+    except (KeyError, TypeError, AttributeError, RuntimeError, IndexError):
+        raise ConfigError("checkpoint", path, "holds something else than a run") from None
+    return content
+
+
+def _load_shard(path: Path, content: bytearray) -> dict[str, Any]:
+    try:
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError):  # intact, but not what shard_of makes
         raise ConfigError("checkpoint", path, "holds something else than tensors and plain data") from None
 
 
 def load_checkpoint(learner: Learner, path: Path) -> dict[str, Any]:
-    """Continues from the file; returns `extra`. Every learner reads it and takes what is its own."""
+    """Continues from it; returns `extra`. Every learner reads it and takes what is its own."""
     saved = load_file(path)
     learner.iteration = saved["iteration"]
     learner.optimizer_step = saved["optimizer_step"]
     learner.missed_env_steps = saved["missed_env_steps"]
     learner.rate_factor = saved["rate_factor"]
+    learner.rollback_factor = saved["rollback_factor"]
     learner.policy.load_state_dict(saved["policy"])
     optimizers.restore(learner.optimizer, saved["optimizer"])
     learner.observations.load_state_dict(saved["observation_normalizer"])
@@ -93,6 +114,6 @@ def load_checkpoint(learner: Learner, path: Path) -> dict[str, Any]:
 
 
 def _slice(everyone: Tensor, dim: int, world: World) -> Tensor:
-    """This learner's part of something that was gathered along `dim`."""
+    """This learner's part of something that is of all environments along `dim`."""
     size = everyone.shape[dim] // world.size
     return everyone.narrow(dim, world.rank * size, size).contiguous()

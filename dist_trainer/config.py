@@ -135,7 +135,11 @@ class TrainConfig:
     checkpoint_every: int | None = None  # iterations between checkpoints
     checkpoint_minutes: float = 5.0  # minutes between checkpoints; one is written at the end and on Ctrl-C as well
     keep_checkpoints: int = 3  # the newest; older ones are removed
-    max_bad_updates: int = 10  # stop after this many undone (non-finite) updates in a row
+    keep_best: bool = True  # and that of the highest mean return of recent episodes, among all that were written
+    max_weight: float = 1e6  # an update is undone if it leaves a larger weight, as if one were not finite
+    max_bad_updates: int = 10  # undone updates in a row after which `on_bad_updates` acts
+    on_bad_updates: str = "stop"  # stop | rollback (to the last checkpoint; from there on at half the rate)
+    max_rollbacks: int = 3  # in a row, without coming further than where the first one was needed; then stop
     collective_timeout_s: float = 300.0  # a learner that keeps the others waiting for longer ends the run
 
     @property
@@ -152,7 +156,8 @@ class TrainConfig:
 class EvaluateConfig:
     """`python -m dist_trainer evaluate`."""
 
-    checkpoint: str = "???"  # a run folder (its newest checkpoint) or a checkpoint file
+    checkpoint: str = "???"  # a run folder (its newest checkpoint) or a checkpoint
+    best: bool = False  # of a run folder the checkpoint of the highest score, not the newest
     episodes: int = 100  # one environment each
     greedy: bool = False  # the most likely action instead of a sampled one
     seed: int = 12345  # of the environments and of sampling

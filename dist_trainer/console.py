@@ -82,3 +82,5 @@ class Progress:
             self.enabled = False
             # What is still in the buffer goes nowhere, instead of failing once more when the process ends.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError:
+            return  # a log on a full disk ends no run: what is in the buffer comes with a later line

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from dist_trainer.arrival import LearnersMissing, arrive
+from dist_trainer.board import Board
 from dist_trainer.errors import ConfigError
 from dist_trainer.heartbeat import Heartbeat
 from dist_trainer.local_group import LocalGroup, meet
@@ -166,6 +167,9 @@ class World:
     def counter(self) -> Counter:
         """With a connection of its own. For the world of all learners, not for groups; there must be at least two."""
         return Counter(_store())
+
+    def board(self) -> Board:
+        return Board(_store())  # as a counter
 
     def subgroup(self, size: int) -> World:
         """Of the groups of `size` consecutive learners the one that this learner is in, as a world of its own.

@@ -58,6 +58,7 @@ class Learner:
     missed_env_steps: int = 0  # of rollouts that were cut short
     next_start: RolloutStart | None = None  # if the next rollout is there already (overlap.py): where it began
     rate_factor: float = 1.0  # on the learning rate, see schedule.adapt_rate
+    rollback_factor: float = 1.0  # on the learning rate, see rollback.py
 
     @property
     def rollout_start(self) -> RolloutStart:

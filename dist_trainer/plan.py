@@ -11,7 +11,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from dist_trainer.batch_scaling import scale_batch
-from dist_trainer.checkpoint_file import find_checkpoint, list_checkpoints
+from dist_trainer.checkpoint_file import list_checkpoints
+from dist_trainer.checkpoint_search import find_checkpoint, is_checkpoint, run_of
 from dist_trainer.cli import (
     GROUPS,
     GROUPS_WITH_TARGET,
@@ -70,7 +71,7 @@ def plan_train(arguments: Sequence[str], world_size: int, is_first: bool = True)
 
 def _plan_resume(resume: str, settings: Sequence[Setting], is_first: bool) -> TrainPlan:
     """`resume` names a run folder or a checkpoint; the configuration is that of the run."""
-    run_dir = Path(resume) if Path(resume).is_dir() else Path(resume).parent.parent
+    run_dir = run_of(resume)
     again = begun_by_this_launcher(run_dir)  # not a second time from the checkpoint that was named
     checkpoint = find_checkpoint(str(run_dir) if again else resume, "resume") if is_first else None
     base = OmegaConf.structured(load_train_config(run_dir))
@@ -176,7 +177,9 @@ def plan_evaluate(arguments: Sequence[str]) -> tuple[EvaluateConfig, TrainConfig
     """What to evaluate, the configuration it was trained with, and the checkpoint file. Raises ConfigError."""
     config: EvaluateConfig = apply(OmegaConf.structured(EvaluateConfig), parse(arguments))
     validate_evaluate(config)
-    checkpoint = find_checkpoint(config.checkpoint, "checkpoint")
+    if config.best and is_checkpoint(Path(config.checkpoint)):
+        raise ConfigError("best", True, "acts only where checkpoint names a run folder, not one of its checkpoints")
+    checkpoint = find_checkpoint(config.checkpoint, "checkpoint", best=config.best)
     if config.json:
         check_writable("json", Path(config.json))
     return config, load_train_config(checkpoint.parent.parent), checkpoint

@@ -8,6 +8,7 @@ with it cannot be repeated.
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 
@@ -15,6 +16,8 @@ from dist_trainer.collector import Collector
 from dist_trainer.config import PreemptionConfig
 from dist_trainer.distributed import Counter, World
 from dist_trainer.rollout import Rollout
+
+_attempts = itertools.count()  # after a rollback iterations are counted again
 
 
 class Preemption:
@@ -28,10 +31,11 @@ class Preemption:
             what = f"preemption.fraction={config.fraction} of {world.size} learners are all of them"
             warnings.warn(f"{what}: no rollout is cut", stacklevel=2)
         self.counter: Counter | None = world.counter() if config.fraction is not None and world.size > 1 else None
+        self.attempt = next(_attempts)  # the same on all learners
 
     def collect(self, collector: Collector, iteration: int) -> Rollout:
         """The rollout of this iteration."""
-        counter, here = self.counter, f"rollouts/{iteration}"
+        counter, here = self.counter, f"rollouts/{self.attempt}/{iteration}"
         if counter is None:
             return collector.collect()
 
@@ -41,5 +45,5 @@ class Preemption:
         rollout = collector.collect(enough_are_through)
         counter.add(here)
         if self.is_first:  # nobody looks at it any more: this iteration begins after a collective of all
-            counter.forget(f"rollouts/{iteration - 1}")
+            counter.forget(f"rollouts/{self.attempt}/{iteration - 1}")
         return rollout

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +50,12 @@ class Report:
         self.window = EpisodeWindow()
         self.window.sums.extend(saved["window"] if saved else [])
         self.seconds_before: float = saved["seconds"] if saved else 0.0
-        self.started = self.phase_started = self.iteration_started = self.checkpoint_at = time.perf_counter()
+        self.started = self.phase_started = self.iteration_started = time.perf_counter()
         self.phase_name = "other"
         self.phases: dict[str, float] = {}
-        self.checkpoint_seconds = config.checkpoint_minutes * 60
         self.progress = Progress(enabled=learner.world.is_first)
         self.events: EventWriter | None = None
+        self.in_trouble = False  # events wait for a disk that is full
         if learner.world.is_first:
             self.events = EventWriter(run_dir / TENSORBOARD_FOLDER, saved["event_sizes"] if saved else None)
             if saved is None:
@@ -88,8 +88,8 @@ class Report:
         self.phases[self.phase_name] = self.phases.get(self.phase_name, 0.0) + now - self.phase_started
         self.phase_name, self.phase_started = name, now
 
-    def iteration(self, learner: Learner, update: Update, sums: list[float]) -> None:
-        """Reports one iteration from the sums of all learners (see add_up)."""
+    def iteration(self, learner: Learner, update: Update, sums: list[float], facts: Mapping[str, float]) -> None:
+        """Reports one iteration from the sums of all learners (see add_up) and `facts`, by tag, from elsewhere."""
         now = time.perf_counter()
         elapsed, self.iteration_started = now - self.iteration_started, now
         losses, rest = sums[: len(LOSS_SUMS)], sums[len(LOSS_SUMS) :]
@@ -116,33 +116,33 @@ class Report:
             values["optimizer/estimated_d"] = update.estimated_d
         values["perf/env_steps_per_second"] = update.env_steps / elapsed
         values |= {f"perf/{name}_seconds": seconds for name, seconds in phases.items()}
+        values |= facts
         values["charts/iteration"] = learner.iteration
         values["charts/seconds"] = self.seconds
         last = learner.finished
         points = values if learner.iteration % config.log_every == 0 or last else {}
         points = points | {f"diagnostics/{name}": value for name, value in update.diagnostics.items()}
         if points:
-            try:
-                self.events.write(points, learner.env_steps)
-            except OSError as error:
-                self.progress.say(f"TensorBoard point not written: {error}")
+            self.events.write(points, learner.env_steps)
+            self._tell_trouble(self.events)
         if update.undone:
-            self.progress.say(f"iteration {learner.iteration}: the update was not finite and was undone")
+            self.progress.say(f"iteration {learner.iteration}: an update was undone: not finite, or too large a weight")
         self.progress.update(progress_line(learner.env_steps, config.total_env_steps, values), self.seconds, last)
 
-    def checkpoint_is_due(self) -> bool:
-        return time.perf_counter() - self.checkpoint_at >= self.checkpoint_seconds
+    def _tell_trouble(self, events: EventWriter) -> None:
+        """That TensorBoard's files cannot be written, and that they can be again; once each."""
+        if events.trouble and not self.in_trouble:
+            self.progress.say(f"WARNING: TensorBoard events wait: {events.trouble}; the run goes on")
+        elif self.in_trouble and not events.trouble:
+            self.progress.say(f"TensorBoard events are written again; {events.lost} points were lost")
+            events.lost = 0
+        self.in_trouble = events.trouble is not None
 
-    @contextmanager
-    def checkpoint(self, last: bool) -> Iterator[None]:
-        """Around the writing of one. A disk that is full for a while does not end the run, unless it is the last."""
-        try:
-            yield
-        except OSError as error:
-            if last:
-                raise
-            self.progress.say(f"checkpoint not written, the run goes on: {error}")
-        self.checkpoint_at = time.perf_counter()
+    @property
+    def score(self) -> float | None:
+        """The run's: mean return of recent episodes. None before any has ended, or if it is not finite."""
+        score = self.window.means(self.names).get("episode_return")
+        return score if score is not None and math.isfinite(score) else None
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs so that the curves go on where they were."""

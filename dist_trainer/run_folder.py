@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -93,8 +94,8 @@ def lock_run_folder(folder: Path, patience_s: float = 0.0) -> TextIO:
                 time.sleep(0.1)
         lock.seek(0)
         lock.truncate()
-        lock.write(f"{process_name(os.getpid())}\n")  # for whoever finds it locked
-        lock.flush()
+        with suppress(OSError):  # for whoever finds it locked; a disk that is full now may have space again later
+            os.write(lock.fileno(), f"{process_name(os.getpid())}\n".encode())
     except BlockingIOError:
         lock.seek(0)
         host, _, _, pid, *_ = [*lock.read().split(), *["?"] * 4]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from pathlib import Path
 from typing import TextIO
 
 from dist_trainer.allocator import keep_freed_memory
-from dist_trainer.checkpoint_file import find_checkpoint, list_checkpoints, set_aside_newer
+from dist_trainer.checkpoint_file import list_checkpoints
+from dist_trainer.checkpoint_search import find_checkpoint, set_aside_newer
 from dist_trainer.distributed import connect, disconnect
 from dist_trainer.launcher import launcher_name
 from dist_trainer.plan import TrainPlan, learner_is_first
@@ -39,7 +41,7 @@ def run(plan: TrainPlan) -> int:
         run_dir = Path(config.run_dir or "")
         launchers = world.gather_values(launcher_name())
         if launchers:
-            write_launchers(run_dir, launchers)
+            note_launchers(plan, run_dir, launchers)
         train(config, world, run_dir, plan.resume_from)
     finally:
         disconnect()
@@ -60,6 +62,16 @@ def claim(plan: TrainPlan) -> tuple[TrainPlan, TextIO]:
         lock = claim_begun_run_folder(folder)
     else:
         folder, lock = claim_new_run_folder(plan.config, *plan.default_name)
-    write_launchers(folder, [launcher_name()])
+    note_launchers(plan, folder, [launcher_name()])
     config = dataclasses.replace(plan.config, run_dir=str(folder))
     return dataclasses.replace(plan, config=config, resume_from=checkpoint), lock
+
+
+def note_launchers(plan: TrainPlan, run_dir: Path, launchers: list[str | None]) -> None:
+    """Raises OSError if it cannot; not of a run that goes on: its disk may be full, and have space again later."""
+    try:
+        write_launchers(run_dir, launchers)
+    except OSError as error:
+        if not plan.resume_from:
+            raise
+        warnings.warn(f"{run_dir} goes on without a note of who started it: {error}", stacklevel=2)

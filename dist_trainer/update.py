@@ -5,6 +5,7 @@ Legend: T horizon, N rows of this learner, M minibatches, S segments of a miniba
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -40,7 +41,7 @@ class Update:
     rate_factor: float  # on the rate, by the KL divergence of earlier iterations; part of lr
     grad_norm: float  # before clipping, mean over the optimizer steps
     clipped_steps: float  # fraction of the optimizer steps whose gradient was clipped
-    undone: bool  # a gradient or a weight was not finite: weights and state are what they were before
+    undone: bool  # something was not finite, or a weight too large: weights and state are what they were before
     estimated_d: float | None = None  # of optimizers that estimate their rate
     diagnostics: dict[str, float] = field(default_factory=dict)  # on the first learner, where due and not undone
 
@@ -84,6 +85,7 @@ def learn(learner: Learner, rollout: Rollout) -> Update:
     lags = config.overlap and config.ppo.advantage == "vtrace"  # acted with other weights
     experience = estimate(rollout_log_ratio(learner, rollout) if lags else None)
     lr = config.optimizer["lr"] * schedule_factor(config.schedule, learner.progress) * learner.rate_factor
+    lr *= learner.rollback_factor
     precond_factor = schedule_factor(config.precond_schedule, learner.progress)
     counts = count_globally(learner, rollout)
     reduce_dtype = DTYPES[config.reduce_dtype] if config.reduce_dtype else None
@@ -128,7 +130,8 @@ def learn(learner: Learner, rollout: Rollout) -> Update:
             break
 
     # A finite gradient can still ruin the weights, with a rate that is too high.
-    norms[2] += ~torch.stack([weight.detach().sum() for weight in learner.policy.parameters()]).isfinite().all()
+    largest = torch._foreach_norm([weight.detach() for weight in learner.policy.parameters()], math.inf)
+    norms[2] += ~(torch.stack(largest) <= config.max_weight).all()  # of what is not a number neither holds
     norm_sum, clipped, bad = norms.tolist()
     if bad:  # reduced gradients are the same on all learners, and so is this decision
         before.put_back(learner)

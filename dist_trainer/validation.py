@@ -159,7 +159,8 @@ def check_settings(config: TrainConfig) -> None:
         config, "", 1, "env_groups", "checkpoint_every", "keep_checkpoints", "max_bad_updates", "collective_timeout_s"
     )
     _workers(config.env)
-    _at_least(config, "", 0, "seed", "check_every", "diagnostics_every")
+    _at_least(config, "", 0, "seed", "check_every", "diagnostics_every", "max_rollbacks")
+    _require(config.max_weight > 0, "max_weight", config.max_weight, "must be above 0")
     _require(config.seed < 2**63, "seed", config.seed, "must be below 2**63")
     _require(config.checkpoint_minutes > 0, "checkpoint_minutes", config.checkpoint_minutes, "must be above 0")
     # The run folder's config.yaml holds it too, and a ${...} there is a reference to another setting.
@@ -167,6 +168,7 @@ def check_settings(config: TrainConfig) -> None:
     _one_of("device", config.device, ("auto", "cpu", "cuda"))
     _one_of("rollout_memory", config.rollout_memory, ("device", "host"))
     _one_of("on_drift", config.on_drift, ("stop", "resync"))
+    _one_of("on_bad_updates", config.on_bad_updates, ("stop", "rollback"))
     _one_of("dtype", config.dtype, ("float32", "float64"))
 
     ppo = config.ppo

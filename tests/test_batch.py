@@ -79,8 +79,6 @@ def test_a_run_that_goes_on_keeps_its_batch(tmp_path: Path) -> None:
     config = plan_train(settings, 4).config
     assert config.total_envs == 96 and config.optimizer["lr"] == pytest.approx(0.02)
     write_run(config, tmp_path, None)
-    (tmp_path / "checkpoints").mkdir(exist_ok=True)
-    (tmp_path / "checkpoints" / "iteration_00000001.ckpt").touch()
     for learners in (1, 2, 4):
         with mock.patch("dist_trainer.plan.find_checkpoint", return_value=tmp_path / "checkpoints" / "x"):
             resumed = plan_train([f"resume={tmp_path}"], learners).config

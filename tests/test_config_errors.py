@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from dist_trainer.checkpoint_file import checkpoint_folder, list_checkpoints
+from dist_trainer.checkpoint_file import MANIFEST, checkpoint_folder, list_checkpoints
 from dist_trainer.config import EvaluateConfig, TrainConfig
 from dist_trainer.errors import ConfigError
 from dist_trainer.plan import job_text, plan_evaluate, plan_train
@@ -101,7 +102,7 @@ def assert_refused(done: subprocess.CompletedProcess[str], field: str, *valid: s
         (["horizon=16,32"], "horizon", ["SETTING=VALUE"]),
         (["--gamma", "0.9"], "argument", ["SETTING=VALUE"]),
         (["policy.action_kinds=[discrete]", "env=probe_continuous"], "policy.action_kinds", ["continuous"]),
-        (["resume=runs/no_such_run"], "resume", ["no such run folder or checkpoint file"]),
+        (["resume=runs/no_such_run"], "resume", ["no such run folder or checkpoint"]),
         (["policy._target_=dist_trainer.policies.Missing", *SMALL], "policy._target_", ["import path of a class"]),
         (["optimizer._target_=heavyball.Missing", *SMALL], "optimizer._target_", ["import path of a class"]),
     ],
@@ -120,7 +121,7 @@ def test_mistake_in_a_setting(tmp_path: Path, settings: list[str], field: str, v
     [
         (["trian"], "verb", ["did you mean train"]),
         (["evaluate"], "checkpoint", ["required"]),
-        (["evaluate", "checkpoint=runs/none"], "checkpoint", ["no such run folder or checkpoint file"]),
+        (["evaluate", "checkpoint=runs/none"], "checkpoint", ["no such run folder or checkpoint"]),
         (["evaluate", "checkpoint=runs/none", "episodes=0"], "episodes", ["at least 1"]),
         (["evaluate", "checkpoint=runs/none", "episode=5"], "episode", ["did you mean episodes"]),
     ],
@@ -175,12 +176,14 @@ def test_damaged_checkpoints(finished_run: Path, tmp_path: Path, verb: str) -> N
     wanted = [arguments[0], f"{arguments[1]}={run_dir}"]
     assert_refused(command(*wanted), arguments[1], "holds no checkpoint")
 
-    whole = list_checkpoints(finished_run)[-1].read_bytes()
-    file = checkpoint_folder(run_dir) / "iteration_00000001.ckpt"
+    copy = checkpoint_folder(run_dir) / "iteration_00000001.ckpt"
+    shutil.copytree(list_checkpoints(finished_run)[-1], copy)
+    shard = next(path for path in copy.iterdir() if path.name != MANIFEST)
+    whole = shard.read_bytes()
     altered = bytearray(whole)
     altered[-1000] ^= 1
-    for content, what in ((whole[:-1000], "cut off"), (altered, "checksum"), (b"", "not a checkpoint")):
-        file.write_bytes(content)
+    for content, what in ((whole[:-1000], "cut off"), (altered, "checksum"), (b"", "cut off")):
+        shard.write_bytes(content)
         assert_refused(command(*wanted), arguments[1], what)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from dist_trainer.checkpoint import load_checkpoint, save_checkpoint
+from dist_trainer.checkpoint import load_checkpoint, shard_of
 from dist_trainer.checkpoint_file import checkpoint_path
 from dist_trainer.cli import compose_train
 from dist_trainer.config import EnvConfig
@@ -21,6 +21,7 @@ from dist_trainer.learner import Learner, make_learner, warm_up_normalizer
 from dist_trainer.rollout import Rollout
 from dist_trainer.update import learn
 from dist_trainer.validation import validate_train
+from tests.checkpoint_files import saved, write_checkpoint
 
 SETTINGS = [
     *("total_envs=16", "horizon=20", "ppo.minibatches=2", "policy.hidden_size=16", "normalize.warmup_steps=5"),
@@ -112,8 +113,7 @@ def test_a_run_is_resumed_at_any_number_of_groups(groups: int, tmp_path: Path) -
     learner = learner_for("cartpole", 2)
     learn(learner, learner.collector.collect())
     learner.iteration += 1
-    (tmp_path / "checkpoints").mkdir()
-    save_checkpoint(learner, tmp_path, 1, dict)
+    write_checkpoint(checkpoint_path(tmp_path, 1), saved(shard_of(learner, dict)))
     resumed = learner_for("cartpole", groups)
     load_checkpoint(resumed, checkpoint_path(tmp_path, 1))
     for _ in range(2):

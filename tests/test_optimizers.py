@@ -96,7 +96,7 @@ def test_learners_agree_at_every_step_and_resume_exactly(
 
     shutil.copytree(tmp_path / "whole", tmp_path / "resumed")
     checkpoint = checkpoint_path(tmp_path / "resumed", RESUMED_AFTER)
-    assert checkpoint.is_file()
+    assert checkpoint.is_dir()
     resumed = worlds[size].run(digests_of_run, config, tmp_path / "resumed", checkpoint)
     assert all(digests == first[RESUMED_AFTER * MINIBATCHES :] for digests in resumed)
 

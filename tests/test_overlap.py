@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dist_trainer.checkpoint import load_file
 from dist_trainer.checkpoint_file import checkpoint_path
+from dist_trainer.checkpoint_search import remove_checkpoint
 from dist_trainer.cli import compose_train, load_train_config
 from dist_trainer.config import TrainConfig
 from dist_trainer.distributed import World
@@ -145,7 +146,7 @@ def test_resume_is_exact(tmp_path: Path, at: int) -> None:
     train_here(ALONE, *SETTINGS, "overlap=true", f"run_dir={whole}")
     shutil.copytree(whole, resumed)
     for iteration in range(at + 1, ITERATIONS + 1):
-        checkpoint_path(resumed, iteration).unlink()
+        remove_checkpoint(checkpoint_path(resumed, iteration))
     train_here(ALONE, f"resume={resumed}")
     assert_equal(final(resumed), final(whole))
 

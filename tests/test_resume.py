@@ -25,6 +25,7 @@ from torch import Tensor
 
 from dist_trainer.checkpoint import load_checkpoint, load_file
 from dist_trainer.checkpoint_file import checkpoint_path, list_checkpoints
+from dist_trainer.checkpoint_search import remove_checkpoint
 from dist_trainer.cli import load_train_config
 from dist_trainer.distributed import World
 from dist_trainer.learner import make_learner
@@ -335,7 +336,7 @@ def test_one_learner_finishes_the_run_of_two(two_learners_every_iteration: Path)
     """The command line accepts it, and goes on at the right step."""
     run_dir = two_learners_every_iteration
     for iteration in range(8, 13):
-        checkpoint_path(run_dir, iteration).unlink()
+        remove_checkpoint(checkpoint_path(run_dir, iteration))
     output = train(1, f"resume={run_dir}")
     assert f"resumes at {7 * 64 * 16:,} of {12 * 64 * 16:,} steps; 1 learner(s)" in output
     assert load_file(checkpoint_path(run_dir, 12))["iteration"] == 12

@@ -15,11 +15,13 @@ from pathlib import Path
 import pytest
 
 from dist_trainer import launcher, run_folder
-from dist_trainer.checkpoint_file import checkpoint_path, write_checkpoint
+from dist_trainer.checkpoint_file import checkpoint_path
+from dist_trainer.checkpoint_search import remove_checkpoint
 from dist_trainer.errors import ConfigError
 from dist_trainer.plan import TrainPlan, plan_train
 from dist_trainer.run_folder import lock_run_folder, write_launchers, write_run
 from dist_trainer.train import claim
+from tests.checkpoint_files import write_checkpoint
 
 SMALL = ["env=cartpole", "total_envs=16", "horizon=8", "ppo.minibatches=4", "policy.hidden_size=8"]
 
@@ -188,5 +190,5 @@ def test_restarted_learners_do_not_go_back_to_the_checkpoint_that_was_named(
     assert plan_train([f"resume={named}"], 1).resume_from == named
     begun_by(tmp_path, torchrun, monkeypatch)
     assert plan_train([f"resume={named}"], 1).resume_from == checkpoint_path(tmp_path, 5)
-    named.unlink()  # by then there may be newer ones only
+    remove_checkpoint(named)  # by then there may be newer ones only
     assert plan_train([f"resume={named}"], 1).resume_from == checkpoint_path(tmp_path, 5)

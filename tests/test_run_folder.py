@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from dist_trainer import run_folder
-from dist_trainer.checkpoint_file import checkpoint_path, list_checkpoints, set_aside_newer, write_checkpoint
 from dist_trainer.config import EnvConfig, TrainConfig
 from dist_trainer.errors import ConfigError
 from dist_trainer.metrics import EventWriter
@@ -76,16 +75,6 @@ def test_the_patch_has_new_files_and_bytes_of_any_kind(tmp_path: Path, monkeypat
     patch = (tmp_path / "provenance" / "git_diff.patch").read_bytes()
     assert b"+not utf-8: \xe9" in patch and b"+new = 1" in patch
     assert len((tmp_path / "provenance" / "git_commit.txt").read_text().strip()) == 40
-
-
-def test_newer_checkpoints_of_an_abandoned_branch_are_set_aside(tmp_path: Path) -> None:
-    """They are neither resumed later nor do they push out the new branch's."""
-    (tmp_path / "checkpoints").mkdir()
-    for iteration in (6, 8, 10):
-        write_checkpoint(checkpoint_path(tmp_path, iteration), b"x")
-    set_aside_newer(checkpoint_path(tmp_path, 6))
-    assert list_checkpoints(tmp_path) == [checkpoint_path(tmp_path, 6)]
-    assert len(list((tmp_path / "checkpoints").glob("*.abandoned"))) == 2
 
 
 def test_event_files_are_cut_but_never_grown(tmp_path: Path) -> None:

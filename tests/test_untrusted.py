@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from dist_trainer.checkpoint_file import checkpoint_path, write_checkpoint
+from dist_trainer.checkpoint_file import checkpoint_path
 from dist_trainer.errors import ConfigError
 from dist_trainer.plan import plan_evaluate, plan_train
 from dist_trainer.run_folder import write_run
+from tests.checkpoint_files import write_checkpoint
 
 SMALL = ["env=cartpole", "device=cpu", "torch_threads=1", "env_threads=1", "total_envs=16", "horizon=8"]
 SMALL += ["ppo.minibatches=4", "policy.hidden_size=8", "total_env_steps=128", "normalize.warmup_steps=0"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +23,9 @@ from dist_trainer.keyed import keyed_generators, keyed_seed, seed_generators
 from dist_trainer.optimizers import patches as patches  # before the first optimizer is made
 from dist_trainer.optimizers.newton import Newton
 from dist_trainer.optimizers.rate_free import Block, RateEstimate, scale_step_
-from dist_trainer.optimizers.sharding import Shards, exchange_weights, make_shards
+from dist_trainer.optimizers.sharding import Shards, assign_owners, exchange_weights, make_shards, unit_memory
 from dist_trainer.optimizers.stacking import stack, step_together
-from dist_trainer.optimizers.state import capture_unit, decode, encode, restore_unit, unit_tensors
+from dist_trainer.optimizers.state import capture_unit, copied, decode, encode, restore_unit, unit_tensors
 from dist_trainer.optimizers.transforms import Mars, apply_caution_
 from dist_trainer.optimizers.units import Unit, make_units
 from dist_trainer.validation import check_shard_group
@@ -174,36 +175,32 @@ def _step_units(
         scale_step_(weights, before, d)
 
 
-def capture(optimizer: Optimizer) -> dict[str, Any]:
-    """A copy of all that this learner's optimizer remembers, made of tensors, numbers, strings, lists and dicts."""
+def capture(
+    optimizer: Optimizer, units: Sequence[Unit] | None = None, keep: Callable[[Tensor], Tensor] = copied
+) -> dict[str, Any]:
+    """All that this learner's optimizer remembers, of its own units or of `units`, made of tensors, numbers, strings,
+    lists and dicts. `keep`: of each tensor what is to stand in its place; by default a copy."""
+    own = optimizer.own_units if units is None else units
     return {
-        "units": {unit.name: capture_unit(unit) for unit in optimizer.own_units},
-        "previous_gradient": encode(optimizer.mars.previous if optimizer.mars else None),
-        "rate": encode(optimizer.rate.state() if optimizer.rate else None),
+        "units": {unit.name: capture_unit(unit, keep) for unit in own},
+        "previous_gradient": encode(optimizer.mars.previous if optimizer.mars else None, keep),
+        "rate": encode(optimizer.rate.state() if optimizer.rate else None, keep),
     }
 
 
-def gather_captured(optimizer: Optimizer, world: World) -> dict[str, Any] | None:
-    """On the first learner what `capture` returns, with the units of all learners; nothing elsewhere.
-
-    All learners must call it. What it holds does not depend on who owned what.
-    """
-    if not optimizer.shards:
-        return capture(optimizer) if world.is_first else None
-    group = optimizer.shards.group
-    captured = group.gather_values(_to_host(capture(optimizer)))
-    if captured is None or not world.is_first:
-        return None
-    return captured[0] | {"units": {name: unit for one in captured for name, unit in one["units"].items()}}
-
-
-def _to_host(captured: Any) -> Any:
-    """Encoded as before: a checkpoint has the same types whoever wrote it."""
-    return encode(decode(captured, torch.device("cpu")))
+def units_to_save(optimizer: Optimizer, world: World) -> list[Unit]:
+    """Of all units those that this learner writes into a checkpoint, so that each unit is written once: its own ones,
+    which it shares out with its peers in other groups; without shards a share like the other learners'."""
+    shards, units = optimizer.shards, optimizer.units
+    if shards:
+        mine = range(shards.peers.rank, len(units), shards.peers.size)
+        return [units[index] for index in mine if shards.owns(index)]
+    owners = assign_owners([unit_memory(unit) for unit in units], world.size)
+    return [unit for unit, owner in zip(units, owners, strict=True) if owner == world.rank]
 
 
 def restore(optimizer: Optimizer, captured: dict[str, Any]) -> None:
-    """Puts back what `capture` (or `gather_captured`) copied, bit for bit, onto the parameters' device.
+    """Puts back what `capture` copied, of all units that this learner owns, bit for bit, onto the parameters' device.
 
     Raises ValueError if it was captured from an optimizer of other parameters.
     """

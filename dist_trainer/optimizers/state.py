@@ -6,6 +6,7 @@ underscore; here the raw tensors are copied instead.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,16 +18,21 @@ NOT_COMPARED = "Q_cache"  # in a name: heavyball may leave it uninitialized
 _SET = "__set__"
 
 
-def capture_unit(unit: Unit) -> dict[str, Any]:
-    """A copy of everything that a unit remembers, made of tensors, numbers, strings, lists and dicts alone."""
+def copied(tensor: Tensor) -> Tensor:
+    return tensor.detach().clone()
+
+
+def capture_unit(unit: Unit, keep: Callable[[Tensor], Tensor] = copied) -> dict[str, Any]:
+    """Everything that a unit remembers, made of tensors, numbers, strings, lists and dicts alone. `keep`: of each
+    tensor what is to stand in its place."""
     inner = unit.inner
     return {
-        "state": [encode(inner.state.get(weight, {})) for weight in unit.weights],
+        "state": [encode(inner.state.get(weight, {}), keep) for weight in unit.weights],
         "groups": [
-            {key: encode(value) for key, value in group.items() if key != "params" and _is_plain(value)}
+            {key: encode(value, keep) for key, value in group.items() if key != "params" and _is_plain(value)}
             for group in inner.param_groups
         ],
-        "inner_group": encode(getattr(inner, "inner_group", {})),
+        "inner_group": encode(getattr(inner, "inner_group", {}), keep),
     }
 
 
@@ -75,16 +81,17 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, Tensor | bool | int | float | str)
 
 
-def encode(value: Any) -> Any:
+def encode(value: Any, keep: Callable[[Tensor], Tensor] = copied) -> Any:
     """A copy in types that torch.load accepts without executing code. Raises TypeError for anything else."""
     if isinstance(value, Tensor):
-        return value.detach().clone()
+        return keep(value)
     if isinstance(value, dict):
-        return {key: encode(item) for key, item in value.items()}
+        return {key: encode(item, keep) for key, item in value.items()}
     if isinstance(value, set | frozenset):
         return {_SET: sorted(value)}
     if isinstance(value, list | tuple):
-        return [encode(item) for item in value] if isinstance(value, list) else tuple(map(encode, value))
+        items = [encode(item, keep) for item in value]
+        return items if isinstance(value, list) else tuple(items)
     if _is_plain(value):
         return value
     raise TypeError(f"optimizer state of type {type(value).__name__} cannot be saved")

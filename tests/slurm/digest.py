@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from dist_trainer.checkpoint import load_file
-from dist_trainer.checkpoint_file import find_checkpoint
+from dist_trainer.checkpoint_search import find_checkpoint
 
 NOT_OF_THE_RUN = ("extra",)  # seconds of training, sizes of TensorBoard's files
 
