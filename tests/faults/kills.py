@@ -1,6 +1,6 @@
 """SIGKILL at random moments, to any learner or to torchrun itself; the run ends as if nothing had happened.
 
-    python -m tests.faults.kills [--kills 50] [--learners 2] [--nodes 1] [--seed S] [--folder DIR]
+    python -m tests.faults.kills [--kills 50] [--learners 2] [--nodes 1] [--seed S] [--folder DIR] [SETTING=VALUE...]
 
 One run is trained undisturbed, and once more under kills: while processes start, connect, collect, learn and write
 checkpoints (one is written in every iteration). torchrun brings the learners back from the last checkpoint by itself;
@@ -35,29 +35,30 @@ STEP_DEADLINE_S = 180.0  # for a few iterations, a start included
 SHARED_MEMORY = Path("/dev/shm")
 
 
-def settings(kills: int) -> list[str]:
+def settings(kills: int, more: Sequence[str]) -> list[str]:
     iterations = ITERATIONS_A_KILL * (kills + 1)
     return [
         *("env=cartpole", "env.params.max_steps=20", "device=cpu", "torch_threads=1", "env_threads=1"),
         *(f"total_envs={ENVS}", f"horizon={HORIZON}", "ppo.minibatches=4", "policy.hidden_size=32"),
         *(f"total_env_steps={iterations * ENVS * HORIZON}", "checkpoint_every=1", "collective_timeout_s=60"),
+        *more,
     ]
 
 
-def train(folder: Path, learners: int, kills: int) -> Path:
+def train(folder: Path, learners: int, kills: int, more: Sequence[str]) -> Path:
     """The undisturbed run's folder."""
     run_dir = folder / "whole"
-    with Launched(folder / "whole.log", learners, [*settings(kills), f"run_dir={run_dir}"]) as launched:
+    with Launched(folder / "whole.log", learners, [*settings(kills, more), f"run_dir={run_dir}"]) as launched:
         launched.wait(60 + 3 * kills * ITERATIONS_A_KILL)
     return run_dir
 
 
 def train_under_kills(
-    folder: Path, learners: int, victims: Sequence[int | None], rng: random.Random, nodes: int
+    folder: Path, learners: int, victims: Sequence[int | None], rng: random.Random, nodes: int, more: Sequence[str]
 ) -> Path:
     """The disturbed run's folder. `victims`: ranks of learners, one after another; None is torchrun."""
     run_dir, log, kills = folder / "killed", folder / "killed.log", len(victims)
-    command, left = [*settings(kills), f"run_dir={run_dir}"], list(victims)
+    command, left = [*settings(kills, more), f"run_dir={run_dir}"], list(victims)
     while not finished(run_dir, kills):
         with Launched(log, learners, command, nodes) as launched:
             while left:
@@ -72,7 +73,7 @@ def train_under_kills(
                 launched.wait_until_gone()  # by themselves: nothing else ends them
             else:
                 launched.wait(STEP_DEADLINE_S + kills)
-        command = [*settings(kills), f"run_dir={run_dir}", "resume=auto"]
+        command = [*settings(kills, more), f"run_dir={run_dir}", "resume=auto"]
     return run_dir
 
 
@@ -125,11 +126,18 @@ def check(killed: Path, whole: Path) -> None:
     assert not half, f"half-written files: {half}"
 
 
-def trial(folder: Path, learners: int, victims: Sequence[int | None], rng: random.Random, nodes: int = 1) -> None:
+def trial(
+    folder: Path,
+    learners: int,
+    victims: Sequence[int | None],
+    rng: random.Random,
+    nodes: int = 1,
+    more: Sequence[str] = (),
+) -> None:
     """Raises AssertionError if the run was changed by the kills, or something is left behind."""
     before = set(SHARED_MEMORY.iterdir())
-    whole = train(folder, learners, len(victims))
-    killed = train_under_kills(folder, learners, victims, rng, nodes)
+    whole = train(folder, learners, len(victims), more)
+    killed = train_under_kills(folder, learners, victims, rng, nodes, more)
     check(killed, whole)
     left = set(SHARED_MEMORY.iterdir()) - before
     assert not left, f"left in {SHARED_MEMORY}: {left}"
@@ -142,6 +150,7 @@ def main() -> int:
     parser.add_argument("--nodes", type=int, default=1, help="torchruns, as of several machines; killed together")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--folder", type=Path, help="to keep the runs; default: a temporary one")
+    parser.add_argument("settings", nargs="*", metavar="SETTING=VALUE", help="more of the training's")
     options = parser.parse_args()
     print(
         f"{options.kills} kills, {options.learners} learners, {options.nodes} node(s), seed {options.seed}", flush=True
@@ -154,7 +163,7 @@ def main() -> int:
         folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            trial(folder, options.learners, victims, rng, options.nodes)
+            trial(folder, options.learners, victims, rng, options.nodes, options.settings)
         except AssertionError as error:
             print(f"FAILED after {time.monotonic() - began:.0f} s: {error}", file=sys.stderr)
             return 1

@@ -65,9 +65,8 @@ class Launched:
 
     def wait(self, deadline_s: float) -> None:
         """Raises AssertionError if it does not end well."""
-        until = time.monotonic() + deadline_s
-        statuses = [agent.wait(max(1.0, until - time.monotonic())) for agent in self.agents]
-        assert not any(statuses), self.log.read_text()[-5000:]
+        wait_for(lambda: self.has_ended, deadline_s, f"the run\n{self.log.read_text()[-5000:]}")
+        assert not any(agent.returncode for agent in self.agents), self.log.read_text()[-5000:]
 
     def processes(self) -> list[int]:
         """All that are left of this launch and have not ended, whoever their parent is now."""
