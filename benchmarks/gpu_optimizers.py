@@ -21,7 +21,8 @@ from torch import Tensor
 
 from benchmarks.gpu_profile import iterate, make
 from dist_trainer import optimizers, update
-from dist_trainer.cli import compose_train, group_choices
+from dist_trainer.cli import compose_train
+from dist_trainer.config_files import group_choices
 from dist_trainer.learner import Learner
 
 WARM_UP = 2

@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 
 from dist_trainer import optimizers, update
-from dist_trainer.cli import compose_train, group_choices
+from dist_trainer.cli import compose_train
 from dist_trainer.config import TrainConfig
+from dist_trainer.config_files import group_choices
 from dist_trainer.curvature import hand_over_curvature
 from dist_trainer.distributed import connect
 from dist_trainer.learner import Learner, make_learner, warm_up_normalizer

@@ -9,6 +9,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 
+from dist_trainer.config_files import take_config_dirs
 from dist_trainer.errors import ConfigError, choices
 from dist_trainer.help import OVERVIEW, verb_help
 from dist_trainer.plan import job_text, launched, learner_is_first, plan_doctor, plan_evaluate, plan_train
@@ -48,11 +49,18 @@ def run_doctor(arguments: Sequence[str]) -> int:
     return run(config)
 
 
+def run_envs(arguments: Sequence[str]) -> int:
+    from dist_trainer.env_list import run
+
+    return run(arguments)
+
+
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": run_train,
     "evaluate": run_evaluate,
     "autotune": run_autotune,
     "doctor": run_doctor,
+    "envs": run_envs,
 }
 
 
@@ -77,6 +85,7 @@ def main() -> int:
     rank = os.environ.get("RANK", "0")
     verb, *arguments = sys.argv[1:] or ["--help"]
     try:
+        arguments = take_config_dirs(arguments)
         if verb in ("--help", "-h", "help"):
             print(OVERVIEW)
         elif verb not in VERBS:

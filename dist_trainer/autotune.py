@@ -21,8 +21,9 @@ from statistics import median
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dist_trainer.cli import apply, compose_train, config_dir, parse
+from dist_trainer.cli import apply, compose_train, parse
 from dist_trainer.config import AutotuneConfig, TrainConfig
+from dist_trainer.config_files import config_dir
 from dist_trainer.errors import ConfigError
 from dist_trainer.plan import check_writable, plan_train
 from dist_trainer.process import end_with_parent

@@ -17,25 +17,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from dist_trainer.config import TrainConfig
+from dist_trainer.config_files import GROUPS, config_dir, group_file, group_files, own_config_dirs
 from dist_trainer.envs import default_params
 from dist_trainer.errors import ConfigError, choices
 from dist_trainer.run_folder import CONFIG_FILE
 from dist_trainer.target import check_trusted
 
 GROUPS_WITH_TARGET = ("policy", "optimizer")
-GROUPS = ("env", *GROUPS_WITH_TARGET, "machine")
 MOST_CONFIG_BYTES = 1 << 20  # of a run folder's; ours have 5,000
 PATHS = ("run_dir", "resume", "checkpoint", "json", "output")  # taken as they are written
-
-
-def config_dir() -> Path:
-    """`configs/`: beside the package in a checkout, inside it where it was installed."""
-    package = Path(__file__).resolve().parent
-    return next(path for path in (package.parent / "configs", package / "configs") if (path / "train.yaml").exists())
-
-
-def group_choices(group: str) -> list[str]:
-    return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,15 +125,13 @@ def compose_train(arguments: Sequence[str]) -> tuple[TrainConfig, dict[str, str]
     files = {}
     for setting in settings:
         if setting.key in GROUPS:
-            valid = group_choices(setting.key)
-            if setting.value not in valid:
-                wrong = f"no such file in configs/{setting.key}; " + choices(valid, str(setting.value))
-                raise ConfigError(setting.key, setting.value, wrong)
+            group_file(setting.key, str(setting.value))
             files[setting.key] = setting.value
     ConfigStore.instance().store(name="schema", node=TrainConfig)
     try:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
             chosen = [f"{group}={file}" for group, file in files.items()]
+            chosen.append(f"hydra.searchpath=[{','.join(map(_quoted, own_config_dirs()))}]")
             base = compose("train", chosen, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise _as_config_error(error) from None
@@ -153,6 +141,12 @@ def compose_train(arguments: Sequence[str]) -> tuple[TrainConfig, dict[str, str]
     env_name = next((s.value for s in reversed(settings) if s.key == "env.name"), base.env.name)
     base.env.params = {**default_params(env_name), **base.env.params}
     return apply(base, [setting for setting in settings if setting.key not in GROUPS]), names
+
+
+def _quoted(folder: Path) -> str:
+    """For Hydra's grammar."""
+    text = str(folder).replace("'", "\\'")
+    return f"'file://{text}'"
 
 
 def _as_config_error(error: Exception) -> ConfigError:
@@ -200,5 +194,5 @@ def _small_text(path: Path) -> str:
 
 def _targets_of_configs(group: str) -> set[str]:
     """Classes that the user's own yaml files name."""
-    files = (config_dir() / group).glob("*.yaml")
+    files = group_files(group).values()
     return {path for file in files for path in re.findall(r"^ *_target_: *(\S+)", file.read_text(), re.MULTILINE)}

@@ -217,3 +217,9 @@ class EnvPool:
 def statistics_names(spec: EnvSpec) -> tuple[str, ...]:
     """Names of take_statistics' entries after the episode count."""
     return ("episode_return", "episode_length", *spec.metrics)
+
+
+if __name__ == "__main__":  # python -m dist_trainer.envs
+    from dist_trainer.env_list import main
+
+    raise SystemExit(main())

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dist_trainer import config
-from dist_trainer.cli import GROUPS, config_dir, group_choices
+from dist_trainer.config_files import GROUPS, config_dir, group_choices, group_file
 from dist_trainer.envs import default_params
-from dist_trainer.errors import ConfigError, choices
 
 OVERVIEW = """\
 dist_trainer: PPO with an LSTM on C++ environments, on any number of learners.
@@ -20,11 +19,13 @@ dist_trainer: PPO with an LSTM on C++ environments, on any number of learners.
   python -m dist_trainer evaluate checkpoint=RUN ...    play episodes with a trained agent, print its score
   python -m dist_trainer autotune [SETTING=VALUE ...]   find this machine's best threads and number of learners
   python -m dist_trainer doctor   [SETTING=VALUE ...]   find what would break or slow down a training here
+  python -m dist_trainer envs                           list the environments, their actions and scores
 
 Several learners:   torchrun --standalone --nproc-per-node=8 -m dist_trainer train env=breakout
 Continue a run:     python -m dist_trainer train resume=runs/NAME
 ... or begin it:    python -m dist_trainer train resume=auto run_dir=runs/NAME [SETTING=VALUE ...]
 Show the settings:  python -m dist_trainer train --cfg job env=tmaze optimizer=adamw
+Own yaml files:     python -m dist_trainer train --config-dir DIR env=NAME   (DIR/env/NAME.yaml)
 A verb's settings:  python -m dist_trainer train --help
 Those of a choice:  python -m dist_trainer train --help env=breakout optimizer=soap
 """
@@ -40,14 +41,14 @@ def verb_help(verb: str, arguments: Sequence[str] = ()) -> str:
         return f"{usage}\n\n{_settings(config.AutotuneConfig())}\n\nand those of the training (train --help)"
     if verb == "doctor":
         return f"python -m dist_trainer doctor [SETTING=VALUE ...]\n\n{_settings(config.DoctorConfig())}"
+    if verb == "envs":
+        return "python -m dist_trainer envs [--config-dir DIR]\n\nAll environments in one table; it has no settings."
     parts = ["python -m dist_trainer train [SETTING=VALUE ...]", _settings(config.TrainConfig())]
     parts += _nested(config.TrainConfig())
     given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     for group in GROUPS:
         choice = given.get(group, _default_choice(group))
-        if choice not in group_choices(group):
-            raise ConfigError(group, choice, choices(group_choices(group), choice))
-        lines = (config_dir() / group / f"{choice}.yaml").read_text().splitlines()
+        lines = group_file(group, choice).read_text().splitlines()
         if group == "env":
             lines += [f"params.{name}: {value} # default" for name, value in default_params(choice).items()]
         indented = "".join(f"  {line}\n" for line in lines)

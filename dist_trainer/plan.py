@@ -14,7 +14,6 @@ from dist_trainer.batch_scaling import scale_batch
 from dist_trainer.checkpoint_file import list_checkpoints
 from dist_trainer.checkpoint_search import find_checkpoint, is_checkpoint, run_of
 from dist_trainer.cli import (
-    GROUPS,
     GROUPS_WITH_TARGET,
     Setting,
     apply,
@@ -24,6 +23,7 @@ from dist_trainer.cli import (
     parse,
 )
 from dist_trainer.config import LARGEST_INT32, DoctorConfig, EvaluateConfig, TrainConfig
+from dist_trainer.config_files import GROUPS
 from dist_trainer.envs import EnvSpec, env_spec
 from dist_trainer.errors import ConfigError
 from dist_trainer.resumable import RESUME_AUTO, check_resumable

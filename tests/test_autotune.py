@@ -7,7 +7,8 @@ import pytest
 
 from dist_trainer import autotune
 from dist_trainer.autotune import Candidate, env_thread_candidates, group_candidates, learner_candidates, plan_autotune
-from dist_trainer.cli import compose_train, config_dir
+from dist_trainer.cli import compose_train
+from dist_trainer.config_files import config_dir
 from dist_trainer.errors import ConfigError
 
 SMALL = ["env=cartpole", "total_envs=48", "horizon=4", "ppo.minibatches=4", "policy.hidden_size=8", "device=cpu"]

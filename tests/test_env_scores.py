@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from benchmarks.reference import EpisodesTooLong, play_through_pool, uniform_player
-from dist_trainer.cli import group_choices
 from dist_trainer.config import EnvConfig
+from dist_trainer.config_files import group_choices
 from dist_trainer.envs import EnvPool
 from dist_trainer.scores import EnvScore, load_scores
 

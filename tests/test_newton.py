@@ -18,8 +18,9 @@ from heavyball import utils
 from torch import Tensor, nn
 
 from dist_trainer import curvature, minibatch, optimizers, ppo, update
-from dist_trainer.cli import compose_train, config_dir
+from dist_trainer.cli import compose_train
 from dist_trainer.config import TrainConfig
+from dist_trainer.config_files import config_dir
 from dist_trainer.distributed import World, connect
 from dist_trainer.errors import ConfigError
 from dist_trainer.learner import Learner, make_learner, replicated_tensors

@@ -11,7 +11,7 @@ import yaml
 from torch import Tensor, nn
 
 from dist_trainer import optimizers
-from dist_trainer.cli import config_dir
+from dist_trainer.config_files import config_dir
 from dist_trainer.optimizers.newton import finite_difference_product
 
 FILES = sorted((config_dir() / "optimizer").glob("*.yaml"))

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from dist_trainer import optimizers
 from dist_trainer.checkpoint_file import checkpoint_path
-from dist_trainer.cli import compose_train, config_dir
+from dist_trainer.cli import compose_train
 from dist_trainer.config import TrainConfig
+from dist_trainer.config_files import config_dir
 from dist_trainer.distributed import World
 from dist_trainer.trainer import train
 from tests.learners import Learners, learners_of_sizes

@@ -1,0 +1,121 @@
+"""`python -m dist_trainer envs`: all environments, what their agents see and do, and what a good score is."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dist_trainer.config import EnvConfig
+from dist_trainer.config_files import group_files, take_config_dirs
+from dist_trainer.envs import EnvSpec, env_spec
+from dist_trainer.errors import ConfigError
+from dist_trainer.scores import EnvScore, load_scores
+
+FOR_TESTS = "probe_"  # what their names begin with
+
+
+def load_env_config(file: Path) -> EnvConfig:
+    """Of a yaml of the group env. Raises ConfigError."""
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(EnvConfig), OmegaConf.load(file)))
+    except (OmegaConfBaseException, OSError) as error:
+        raise ConfigError("env", file, " ".join(str(error).split())) from None
+    assert isinstance(config, EnvConfig)
+    return config
+
+
+def comment_of(file: Path) -> str:
+    """The lines with # at the top of a yaml."""
+    lines = []
+    for line in file.read_text().splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.lstrip("# ").rstrip())
+    return " ".join(lines)
+
+
+def solved_means(comment: str) -> str:
+    """What follows the word "solved" in its sentence."""
+    found = re.search(r"\bsolved\b(?: means)?:? *(?:at )?(.*?)(?:\.(?= |$)|;|$)", comment, re.IGNORECASE)
+    return found.group(1) if found else ""
+
+
+def sees(spec: EnvSpec) -> str:
+    shape = " x ".join(map(str, spec.observation_shape))
+    return f"{shape} {'bytes' if spec.observation_is_bytes else 'floats'}"
+
+
+def does(spec: EnvSpec) -> str:
+    """Choices of each component, or the number of components and their bounds."""
+    if spec.action_kind == "continuous":
+        bounds = {*spec.action_low}, {*spec.action_high}
+        low, high = (f"{min(ends):g}" if len(ends) == 1 else "..." for ends in bounds)
+        return f"{spec.action_components} in [{low}, {high}]"
+    return " x ".join(map(str, spec.action_sizes)) + " choices" + (", masked" if spec.has_legal else "")
+
+
+def number(value: float) -> str:
+    """Three digits, or all of a whole number."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def row(name: str, file: Path, score: EnvScore | None) -> list[str]:
+    spec = env_spec(load_env_config(file))
+    comment = comment_of(file)
+    played = (
+        [score.metric.removeprefix("episode_"), number(score.random), number(score.reference)] if score else [""] * 3
+    )
+    return [name, sees(spec), does(spec), str(spec.num_agents), *played, solved_means(comment)]
+
+
+def table(rows: Sequence[Sequence[str]]) -> Table:
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
+    for heading, justify, style in (
+        ("env=", "left", "bold"),
+        ("sees", "left", ""),
+        ("does", "left", ""),
+        ("agents", "right", ""),
+        ("score", "left", "dim"),
+        ("random", "right", ""),
+        ("reference", "right", "green"),
+        ("solved at", "left", ""),
+    ):
+        fold = heading in ("solved at", "sees", "does")
+        made.add_column(heading, justify=justify, style=style, no_wrap=not fold, overflow="fold")
+    for cells in rows:
+        made.add_row(*cells)
+    return made
+
+
+def show(console: Console) -> None:
+    """Raises ConfigError if a yaml is wrong."""
+    files, scores = group_files("env"), load_scores()
+    listed = {name: file for name, file in files.items() if not name.startswith(FOR_TESTS)}
+    console.print(table([row(name, file, scores.get(name)) for name, file in listed.items()]))
+    probes = ", ".join(name for name in files if name not in listed)
+    console.print(Text(f"For tests: {probes}. Settings of one: python -m dist_trainer train --help env=NAME."))
+
+
+def run(arguments: Sequence[str]) -> int:
+    if arguments:
+        raise ConfigError("argument", " ".join(arguments), "envs takes none but --config-dir DIR")
+    show(Console())
+    return 0
+
+
+def main() -> int:
+    """`python -m dist_trainer.envs`."""
+    try:
+        return run(take_config_dirs(sys.argv[1:]))
+    except ConfigError as error:
+        print(f"dist_trainer: {error}", file=sys.stderr)
+        return 2
