@@ -1,13 +1,13 @@
 """The pool driven from Python, beside a bare C++ loop over the same environments.
 
-    python -m benchmarks.pool [--repeat 9] [--threads 1 2] [--processes 1 2] [--unpinned]
+    python -m benchmarks.pool [--envs NAME ... | all] [--repeat 9] [--threads 1 2] [--processes 1 2] [--unpinned]
 
 The bare loop (benchmarks/pool_bare.cpp, built here by g++ with the extension's own flags) is the simplest program that
 does the same work on one thread: for every step, for every environment: step, reset if the episode is over, observe,
 draw the noise of the next action. It checks no action and keeps no statistics. The pool does both, and is stepped by a
-Python loop that copies precomputed actions into its buffer. Each repetition runs each of them once, one after the
+Python loop that copies the bare loop's actions into its buffer. Each repetition runs each of them once, one after the
 other, from a fresh start: a round to warm up, and a round that is timed. Their last observations and noise must have
-the same bits. Medians over the repetitions.
+the same bits. Medians over the repetitions, in millions of agents' steps per second.
 
 The last table is what a send() and a recv() cost by themselves: one environment, one thread, nothing written.
 Threads are pinned as in a training run of one learner, unless --unpinned. Keep the machine idle meanwhile.
@@ -26,59 +26,66 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dist_trainer.config import EnvConfig
-from dist_trainer.envs import EnvPool, cores_to_pin
+from dist_trainer.envs import EnvPool, cores_to_pin, env_names, env_spec
 
 FLAGS = ("-std=c++20", "-O3", "-ffp-contract=off", "-fPIC")  # as in cpp_envs/CMakeLists.txt
 SEED = 1  # as in pool_bare.cpp
-ROWS = 64  # of precomputed actions, used in turn
 HERE = Path(__file__).parent
+ROUND_S = 0.3  # about, of the bare loop
+MOST_ROWS = 4096  # agents of all environments
 
 
 @dataclass(frozen=True)
 class Case:
     env: str
     num_envs: int
-    choices: int  # actions
     steps: int  # of a round
 
-    def actions(self) -> NDArray[np.int32]:
-        """(ROWS, num_envs, 1)"""
-        return np.random.default_rng(0).integers(0, self.choices, (ROWS, self.num_envs, 1), dtype=np.int32)
+
+CASES = (Case("cartpole", 4096, 1500), Case("breakout", 1024, 3000))
 
 
-CASES = (Case("cartpole", 4096, 2, 1500), Case("breakout", 1024, 3, 3000))
+def case_of(program: Path, env: str) -> Case:
+    """A round that takes the bare loop about ROUND_S."""
+    for case in CASES:
+        if case.env == env:
+            return case
+    spec = env_spec(EnvConfig(name=env))
+    num_envs = max(1, min(1024, MOST_ROWS // spec.num_agents))
+    trial = Case(env, num_envs, 50)
+    return Case(env, num_envs, max(50, int(50 * ROUND_S / time_bare(program, trial)[0])))
 
 
 def build_bare(folder: Path) -> Path:
-    program = folder / "pool_bare"
-    source = HERE / "pool_bare.cpp"
+    program, sources = folder / "pool_bare", HERE.parent / "cpp_envs"
+    headers = sorted((sources / "envs").glob("*.h"))
+    (folder / "all_envs.h").write_text("".join(f'#include "{header}"\n' for header in headers))
     compiler = os.environ.get("CXX", "g++")
-    subprocess.run([compiler, *FLAGS, f"-I{HERE.parent / 'cpp_envs'}", source, "-o", program], check=True)
+    command = [compiler, *FLAGS, f"-I{sources}", f"-I{folder}", str(HERE / "pool_bare.cpp"), "-o", str(program)]
+    subprocess.run(command, check=True)
     return program
 
 
 def time_bare(program: Path, case: Case) -> tuple[float, bytes]:
-    """Seconds of the second round, and the observations and noise after it."""
+    """Seconds of the second round, and the observations and noise after it. Writes its actions beside the program."""
     actions, result = program.with_name("actions"), program.with_name("result")
-    case.actions().tofile(actions)
     command = [str(x) for x in (program, case.env, case.num_envs, case.steps, 2, actions, result)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(done.stdout.split()[1]), result.read_bytes()
 
 
-def time_pool(pool: EnvPool, case: Case) -> tuple[float, bytes]:
-    """The same of a pool."""
+def time_pool(pool: EnvPool, case: Case, actions_file: Path) -> tuple[float, bytes]:
+    """The same of a pool, with the actions of the bare loop."""
     pool.reset()
-    table = list(case.actions())
     actions, send, recv = pool.actions, pool.send, pool.recv
+    table = list(np.fromfile(actions_file, actions.dtype).reshape(-1, *actions.shape))
     seconds = 0.0
     for round_ in range(2):
         began = time.perf_counter()
         for step in range(round_ * case.steps, (round_ + 1) * case.steps):
-            actions[:] = table[step % ROWS]
+            actions[:] = table[step % len(table)]
             send()
             recv()
         seconds = time.perf_counter() - began
@@ -118,11 +125,11 @@ def compare(program: Path, case: Case, those: list[Crew], pin: bool, repeat: int
         seconds, expected = time_bare(program, case)
         bare.append(seconds)
         for crew, pool in pools.items():
-            seconds, shown = time_pool(pool, case)
+            seconds, shown = time_pool(pool, case, program.with_name("actions"))
             if shown != expected:
                 raise RuntimeError(f"{case.env}: the pool with {crew} and the bare loop differ")
             driven[crew.workers, crew.count].append(seconds)
-    work = case.num_envs * case.steps / 1e6
+    work = env_spec(EnvConfig(name=case.env)).num_agents * case.num_envs * case.steps / 1e6
     cells: list[Any] = [case.env, f"{case.num_envs:,}", f"{work / median(bare):.1f}"]
     for crew in those:
         time_ = median(driven[crew.workers, crew.count])
@@ -147,6 +154,7 @@ def pair_microseconds(repeat: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--envs", nargs="+", default=[case.env for case in CASES], help="or all")
     parser.add_argument("--repeat", type=int, default=9)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--processes", type=int, nargs="*", default=[1, 2])
@@ -160,7 +168,9 @@ def main() -> None:
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     with tempfile.TemporaryDirectory() as folder:
         program = build_bare(Path(folder))
-        for case in CASES:
+        names = [name for name in env_names() if not name.startswith("probe_")]
+        for env in names if options.envs == ["all"] else options.envs:
+            case = case_of(program, env)
             print(f"| {compare(program, case, those, not options.unpinned, options.repeat)} |", flush=True)
     print(f"\nsend() + recv(), 1 environment, 1 thread: {pair_microseconds(options.repeat):.2f} us")
 

@@ -79,18 +79,15 @@ def row(name: str, file: Path, score: EnvScore | None) -> list[str]:
 
 def table(rows: Sequence[Sequence[str]]) -> Table:
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
-    for heading, justify, style in (
-        ("env=", "left", "bold"),
-        ("sees", "left", ""),
-        ("does", "left", ""),
-        ("agents", "right", ""),
-        ("score", "left", "dim"),
-        ("random", "right", ""),
-        ("reference", "right", "green"),
-        ("solved at", "left", ""),
-    ):
-        fold = heading in ("solved at", "sees", "does")
-        made.add_column(heading, justify=justify, style=style, no_wrap=not fold, overflow="fold")
+    styles = {"env=": "bold", "score": "dim", "reference": "green"}
+    for heading in ("env=", "sees", "does", "agents", "score", "random", "reference", "solved at"):
+        made.add_column(
+            heading,
+            justify="right" if heading in ("agents", "random", "reference") else "left",
+            style=styles.get(heading, ""),
+            no_wrap=heading not in ("solved at", "sees", "does"),
+            overflow="fold",
+        )
     for cells in rows:
         made.add_row(*cells)
     return made
