@@ -1,4 +1,4 @@
-// The cheap check of what environments give, and the errors of a step.
+// The cheap checks of what environments give and are asked for, and the errors of a step.
 #pragma once
 
 #include <algorithm>
@@ -91,5 +91,27 @@ class ObservationCheck {
   T low_, high_;
   bool any_;  // any number is good
 };
+
+// Whether an environment has a render() and says how large its picture is, or neither.
+inline void check_picture(const std::string& name, PictureSize picture, bool has_render) {
+  constexpr int kMaxSide = 4096;
+  const auto [width, height] = picture;
+  if (has_render != (width != 0 || height != 0)) {
+    throw std::logic_error(name + ": render(const Params&, Canvas&) const and spec()'s picture need each other");
+  }
+  if (has_render && (std::min(width, height) < 1 || std::max(width, height) > kMaxSide)) {
+    throw std::logic_error(name + ": its picture is " + std::to_string(width) + " x " + std::to_string(height) +
+                           " pixels, each must be 1 to " + std::to_string(kMaxSide));
+  }
+}
+
+// Whether environment `env` of a pool can be drawn.
+inline void check_render(const std::string& name, PictureSize picture, int env, int num_envs) {
+  if (picture.width == 0) throw std::invalid_argument("env.name=" + name + ": has no render(), and so no picture");
+  if (env < 0 || env >= num_envs) {
+    throw std::out_of_range("render(" + std::to_string(env) + "): the environments of this pool are 0 to " +
+                            std::to_string(num_envs - 1));
+  }
+}
 
 }  // namespace dist_trainer

@@ -18,6 +18,7 @@
 //     void metrics(const Params&, std::span<float> out) const;         // optional: (agents, metrics) at episode end
 //     void legal(const Params&, std::span<bool> out) const;            // optional: (agents, choices), see below
 //     void resting(const Params&, std::span<bool> out) const;          // optional: (agents,), see below
+//     void render(const Params&, Canvas&) const;                       // optional, with Spec::picture: see below
 //   };
 //
 // Discrete actions that are not always all legal: `legal` writes true or false for every choice of every component, one
@@ -30,6 +31,18 @@
 //
 // The state is trivially copyable, so that a snapshot is a memcpy. Everything random comes from the Rng handed in; an
 // environment never owns one. The pool owns seeds, auto-reset, final observations, statistics, buffers and threads.
+//
+// A picture shows a person the whole state. spec() gives its size, `.picture = {320, 240}`, and render() draws it on a
+// canvas that is filled with palette::kBackground. What there is to draw with is in canvas.h, picture.h and palette.h:
+//
+//   void render(const Params& params, Canvas& canvas) const {
+//     draw_header(canvas, Label("APPLES ", eaten, " OF ", params.apples), Label("STEP ", steps));
+//     const Board board(below_header(canvas), params.size, params.size);
+//     canvas.rect(board.box(), palette::kPanel);
+//     canvas.disc(board.cell(apple_x, apple_y).center(), 0.3F * board.side(), palette::kGold);
+//     const Pose agent(board.cell(x, y).center(), angle);
+//     canvas.polygon({agent(9, 0), agent(-6, -6), agent(-6, 6)}, palette::kAgent);
+//   }
 #pragma once
 
 #include <cstdint>
@@ -40,6 +53,7 @@
 #include <utility>
 #include <vector>
 
+#include "picture.h"
 #include "rng.h"
 
 namespace dist_trainer {
@@ -76,6 +90,11 @@ struct ActionSpec {
   }
 };
 
+// In pixels; without a picture both are 0.
+struct PictureSize {
+  int width = 0, height = 0;
+};
+
 struct Spec {
   std::vector<int> observation_shape;  // of one agent
   ActionSpec action;
@@ -83,6 +102,7 @@ struct Spec {
   std::vector<std::string> metrics;  // names of what E::metrics writes, averaged over episodes
   // What every entry of an observation lies within. Without bounds of their own floats may be any finite number.
   float observation_low = -std::numeric_limits<float>::max(), observation_high = std::numeric_limits<float>::max();
+  PictureSize picture{};  // what E::render draws
 
   int observation_size() const {
     int size = 1;
@@ -110,5 +130,10 @@ concept Environment =
       env.reset(params, rng);
       fixed.observe(params, observation);
     };
+
+template <class E>
+concept HasPicture = requires(const E& fixed, const typename E::Params& params, Canvas& canvas) {
+  { fixed.render(params, canvas) } -> std::same_as<void>;
+};
 
 }  // namespace dist_trainer

@@ -49,6 +49,7 @@ class EnvPool final : public Pool {
     if (HasLegal<E> && spec().action.kind == ActionKind::kContinuous) {
       throw std::logic_error(this->config().name + ": continuous actions are all legal; it has a legal()");
     }
+    check_picture(this->config().name, spec().picture, HasPicture<E>);
     if (!kOneAgent) results_.resize(static_cast<std::size_t>(rows()));
     metrics_.resize(static_cast<std::size_t>(rows()) * spec().metrics.size());
     if (HasResting<E>) rests_ = std::make_unique<bool[]>(static_cast<std::size_t>(rows()));
@@ -179,6 +180,10 @@ class EnvPool final : public Pool {
       if (!terminated[i] && !truncated[i]) return false;
     }
     return true;
+  }
+
+  void draw([[maybe_unused]] int env, [[maybe_unused]] Canvas& canvas) const override {
+    if constexpr (HasPicture<E>) state(env).render(params_, canvas);
   }
 
   // True if the environment must be reset.

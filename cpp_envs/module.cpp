@@ -69,6 +69,13 @@ py::array_t<std::uint8_t> snapshot(dt::Pool& pool) {
   return out;
 }
 
+py::array_t<std::uint8_t> render(const dt::Pool& pool, int env) {
+  const auto [width, height] = pool.spec().picture;
+  py::array_t<std::uint8_t> out({static_cast<py::ssize_t>(height), static_cast<py::ssize_t>(width), py::ssize_t{3}});
+  pool.render(env, out.mutable_data());
+  return out;
+}
+
 void restore(dt::Pool& pool, const py::array_t<std::uint8_t, py::array::c_style>& in) {
   const auto envs = static_cast<py::ssize_t>(pool.config().num_envs);
   const auto bytes = static_cast<py::ssize_t>(pool.snapshot_bytes());
@@ -205,7 +212,9 @@ PYBIND11_MODULE(_cpp_envs, m) {
       .def_readonly("observation_shape", &dt::Spec::observation_shape)
       .def_readonly("action", &dt::Spec::action)
       .def_readonly("num_agents", &dt::Spec::num_agents)
-      .def_readonly("metrics", &dt::Spec::metrics);
+      .def_readonly("metrics", &dt::Spec::metrics)
+      .def_property_readonly("picture",
+                             [](const dt::Spec& self) { return std::pair(self.picture.height, self.picture.width); });
 
   py::class_<dt::ProcessConfig>(m, "ProcessConfig")
       .def(py::init([](const std::string& program, double step_timeout_s, int max_restarts, std::int64_t memory_bytes) {
@@ -248,6 +257,7 @@ PYBIND11_MODULE(_cpp_envs, m) {
            })
       .def("snapshot", &snapshot)
       .def("restore", &restore)
+      .def("render", &render, py::arg("env"))
       .def_property_readonly("memory_bytes", &dt::Pool::memory_bytes);
 
   py::class_<dt::LocalGroup>(m, "LocalGroup")

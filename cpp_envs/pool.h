@@ -21,6 +21,7 @@
 #include <string>
 #include <vector>
 
+#include "check.h"
 #include "env.h"
 #include "env_fault.h"
 #include "noise.h"
@@ -189,6 +190,14 @@ class Pool {
     recv();
   }
 
+  // Draws environment `env` as the last step left it into (picture.height, picture.width, 3) bytes.
+  void render(int env, std::uint8_t* pixels) const {
+    require_ready("render");
+    check_render(config_.name, spec_.picture, env, config_.num_envs);
+    Canvas canvas(pixels, spec_.picture.width, spec_.picture.height);
+    draw(env, canvas);
+  }
+
   // In a worker process: does its slice of a job, or what is left of it, and notes in the slot how far it is.
   virtual void run_slice(Job job, int first, int last, WorkerSlot& slot) = 0;
   // In a worker process: makes good what its predecessor, which died at environment `env`, may have left half done.
@@ -207,6 +216,7 @@ class Pool {
  protected:
   // In a thread: works on environments [first, last) of this pool and touches nothing of the others.
   virtual void run_envs(Job job, int first, int last) = 0;
+  virtual void draw(int env, Canvas& canvas) const = 0;
 
   void stop_workers() {
     if (threads_) threads_->stop();

@@ -40,6 +40,7 @@ class EnvSpec:
     metrics: tuple[str, ...]  # names of what the environment reports at the end of an episode
     has_legal: bool = False  # not every action is legal at all times
     has_resting: bool = False  # agents may die, wait and come back
+    picture: tuple[int, int] | None = None  # height and width, in pixels, of what EnvPool.render gives
 
     @property
     def sample_bytes(self) -> int:
@@ -90,6 +91,7 @@ def env_spec(config: EnvConfig) -> EnvSpec:
         metrics=tuple(spec.metrics),
         has_legal=_cpp_envs.has_legal(config.name),
         has_resting=_cpp_envs.has_resting(config.name),
+        picture=spec.picture if any(spec.picture) else None,
     )
 
 
@@ -212,6 +214,15 @@ class EnvPool:
     def restore(self, rows: NDArray[np.uint8]) -> None:
         """Raises ValueError if the rows are not of this environment and number of environments."""
         self._pool.restore(rows)
+
+    def render(self, env: int) -> NDArray[np.uint8]:
+        """(*spec.picture, 3), red, green and blue: environment `env` of this pool, 0 to num_envs - 1, as it now is.
+
+        A step that ends an episode begins the next one: the last state of an episode is never seen. Raises ValueError
+        if this environment has no picture, IndexError if the pool has no such environment, RuntimeError while a step is
+        in flight.
+        """
+        return self._pool.render(env)
 
 
 def statistics_names(spec: EnvSpec) -> tuple[str, ...]:

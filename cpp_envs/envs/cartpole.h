@@ -27,7 +27,11 @@ struct CartPole {
   int steps;
 
   static Spec spec(const Params&) {
-    return {.observation_shape = {4}, .action = ActionSpec::discrete(2), .num_agents = 1, .metrics = {}};
+    return {.observation_shape = {4},
+            .action = ActionSpec::discrete(2),
+            .num_agents = 1,
+            .metrics = {},
+            .picture = {320, 240}};
   }
 
   void reset(const Params&, Rng& rng) {
@@ -56,6 +60,28 @@ struct CartPole {
     out[1] = static_cast<float>(velocity);
     out[2] = static_cast<float>(angle);
     out[3] = static_cast<float>(angular_velocity);
+  }
+
+  void render(const Params&, Canvas& canvas) const {
+    draw_header(canvas, Label("ANGLE ", Decimal{angle * 180 / std::numbers::pi}), Label("STEP ", steps));
+    constexpr float kScale = 58, kFloor = 190, kMiddle = 160;  // pixels of a metre; the rail's height; the centre's x
+    const auto at = [](double metres) { return kMiddle + kScale * static_cast<float>(metres); };
+    const float left = at(-kMaxPosition), right = at(kMaxPosition);
+    canvas.rect({0, kFloor, 320, 240 - kFloor}, palette::kPanel);
+    canvas.line({left, kFloor}, {right, kFloor}, 4, palette::kWall);
+    for (const float end : {left, right}) canvas.rect({end - 3, kFloor - 12, 6, 24}, palette::kDanger, 2);
+
+    const Point hinge{at(position), kFloor - 28};
+    const auto reach = [hinge](double tilt, float length) {
+      return Pose(hinge, tilt - std::numbers::pi / 2)(length, 0);
+    };
+    const auto length = 2 * static_cast<float>(kHalfLength) * kScale * 1.8F;  // longer than to scale
+    canvas.polygon({hinge, reach(-kMaxAngle, length), reach(0, length * 1.02F), reach(kMaxAngle, length)},
+                   palette::kGoal.faded(40));
+    for (const float side : {-1.0F, 1.0F}) canvas.disc({hinge.x + side * 16, kFloor - 7}, 7, palette::kFaint);
+    canvas.rect({hinge.x - 30, kFloor - 34, 60, 24}, palette::kAgent, 5);
+    canvas.line(hinge, reach(angle, length), 8, palette::kGold);
+    canvas.disc(hinge, 5, palette::kBackground);
   }
 };
 

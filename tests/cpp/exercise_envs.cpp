@@ -96,6 +96,17 @@ void require_same(const Pool& a, const Pool& b, const std::string& when) {
   }
 }
 
+void require_same_pictures(const Pool& a, const Pool& b, const std::string& when) {
+  const auto [width, height] = a.spec().picture;
+  if (width == 0) return;
+  std::vector<std::uint8_t> left(static_cast<std::size_t>(width * height * 3)), right(left.size(), 1);
+  for (int env = 0; env < kEnvs; ++env) {
+    a.render(env, left.data());
+    b.render(env, right.data());
+    require(left == right, "pictures differ " + when);
+  }
+}
+
 void require_finite(const Pool& pool, const std::string& when) {
   const auto rows = static_cast<std::size_t>(pool.rows());
   require(std::all_of(pool.rewards, pool.rewards + rows, [](float x) { return std::isfinite(x); }),
@@ -144,6 +155,7 @@ double exercise(const std::string& name, int steps) {
     require_finite(*alone, when);
     if (i >= middle) {
       step(*restored);
+      if (i % 50 == 0) require_same_pictures(*alone, *restored, when + ", restored at step " + std::to_string(middle));
       require_same(*alone, *restored, when + ", restored at step " + std::to_string(middle));
     }
   }
