@@ -7,6 +7,7 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <numbers>
 
 namespace dist_trainer {
 
@@ -59,6 +60,12 @@ class Rng {
   }
 
   bool chance(float probability) { return uniform() < probability; }
+
+  // Standard normal (Box and Muller, 1958); its magnitude is at most sqrt(-2 log 2^-24) < 5.77.
+  float normal() {
+    const float radius = std::sqrt(-2 * std::log(uniform()));
+    return radius * std::cos(2 * std::numbers::pi_v<float> * uniform());
+  }
 
  private:
   PhiloxKey key_;
