@@ -5,9 +5,9 @@
 #include <pybind11/stl.h>
 
 #include "advantage.h"
+#include "load_library.h"
 #include "local_group.h"
 #include "observations.h"
-#include "registry.h"
 
 namespace py = pybind11;
 namespace dt = dist_trainer;
@@ -226,7 +226,7 @@ PYBIND11_MODULE(_cpp_envs, m) {
   py::class_<dt::Pool>(m, "Pool")
       .def(py::init([](const std::string& name, const dt::ParamValues& params, int num_envs, int first_env,
                        std::uint64_t seed, int threads, std::vector<int> cores, bool check,
-                       std::optional<dt::ProcessConfig> processes) {
+                       std::optional<dt::ProcessConfig> processes, const std::string& library) {
              dt::PoolConfig config{.name = name,
                                    .num_envs = num_envs,
                                    .first_env = first_env,
@@ -234,13 +234,14 @@ PYBIND11_MODULE(_cpp_envs, m) {
                                    .workers = threads,
                                    .cores = std::move(cores),
                                    .check = check,
-                                   .processes = std::move(processes)};
+                                   .processes = std::move(processes),
+                                   .library = library};
              const py::gil_scoped_release release;  // worker processes take a while to start
              return dt::find_env(name).make_pool(std::move(config), params);
            }),
            py::kw_only(), py::arg("name"), py::arg("params"), py::arg("num_envs"), py::arg("first_env"),
            py::arg("seed"), py::arg("threads"), py::arg("cores") = std::vector<int>{}, py::arg("check") = true,
-           py::arg("processes") = std::nullopt)
+           py::arg("processes") = std::nullopt, py::arg("library") = "")
       .def("buffers", &buffers)
       .def("incoming", &incoming)
       .def("reset", &dt::Pool::reset, py::call_guard<py::gil_scoped_release>())
@@ -275,6 +276,8 @@ PYBIND11_MODULE(_cpp_envs, m) {
       .def("gather", &gather_from_processes, py::arg("own").noconvert(), py::arg("all").noconvert(),
            py::arg("patience_s"));
 
+  m.def("load_library", &dt::load_library, py::arg("path"));
+  m.def("abi", &dt::abi_text);
   m.def("env_names", [] {
     std::vector<std::string> names;
     for (const auto& [name, entry] : dt::registry()) names.push_back(name);

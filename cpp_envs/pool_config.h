@@ -37,6 +37,7 @@ struct PoolConfig {
   std::optional<ProcessConfig> processes{};  // instead of threads
   std::optional<Attachment> attachment{};    // only in a worker process
   ParamValues params{};                      // of the environment; set by EnvEntry::make_pool
+  std::string library{};                     // the shared library that it comes from (load_library.h), if any
 };
 
 // Throws std::invalid_argument that says what would be valid.

@@ -18,7 +18,7 @@
 #include <system_error>
 
 #include "child_process.h"
-#include "registry.h"
+#include "load_library.h"
 
 namespace dist_trainer {
 namespace {
@@ -169,6 +169,7 @@ int main(int count, char** texts) {
     dt::guard_process(static_cast<pid_t>(arguments.number("parent")));
     dt::close_other_files();
     dt::offer_itself_to_the_oom_killer();
+    if (arguments.settings.contains("library")) dt::load_library(arguments.settings.at("library"));
     dt::PoolConfig config = arguments.config();
     const int worker = config.attachment->worker, workers = config.workers;
     pool = dt::find_env(arguments.name).make_pool(std::move(config), arguments.params);

@@ -22,6 +22,7 @@
 
 #include "child_process.h"
 #include "env_fault.h"
+#include "file_identity.h"
 #include "futex.h"
 #include "pool_config.h"
 #include "waiting.h"
@@ -39,6 +40,7 @@ class WorkerProcesses {
         control_(control),
         memory_file_(memory_file),
         describe_(std::move(describe)),
+        library_identity_(file_identity(config.library)),
         may_spin_(config.workers <= allowed_cores()),
         stop_event_(eventfd(0, EFD_CLOEXEC)),
         workers_(static_cast<std::size_t>(config.workers)) {
@@ -179,6 +181,13 @@ class WorkerProcesses {
         "--spin=" + std::to_string(may_spin_),
         "--parent=" + std::to_string(getpid()),
         "--memory=" + std::to_string(config_.processes->memory_bytes)};
+    if (!config_.library.empty()) {
+      if (file_identity(config_.library) != library_identity_) {
+        fail("env.library=" + config_.library + ": was built again, or is gone, since the run began");
+        return;
+      }
+      arguments.push_back("--library=" + config_.library);
+    }
     for (const auto& [name, value] : config_.params) {
       char text[32];  // exactly this number
       std::snprintf(text, sizeof(text), "%.17g", value);
@@ -262,6 +271,7 @@ class WorkerProcesses {
   WorkerControl& control_;
   const int memory_file_;
   const Describe describe_;
+  const std::string library_identity_;
   const bool may_spin_;  // there is a core for each worker
   const int stop_event_;
   std::atomic<bool> stopping_{false}, failed_{false};

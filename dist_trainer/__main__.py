@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dist_trainer.config_files import take_config_dirs
 from dist_trainer.errors import ConfigError, choices
 from dist_trainer.help import OVERVIEW, verb_help
+from dist_trainer.includes import flags_text
 from dist_trainer.plan import job_text, launched, learner_is_first, plan_doctor, plan_evaluate, plan_train
 from dist_trainer.process import deny_writing_to_others, end_with_torchrun
 
@@ -55,12 +56,27 @@ def run_envs(arguments: Sequence[str]) -> int:
     return run(arguments)
 
 
+def run_includes(arguments: Sequence[str]) -> int:
+    if arguments:
+        raise ConfigError("argument", " ".join(arguments), "includes takes none")
+    print(flags_text())
+    return 0
+
+
+def run_new_env(arguments: Sequence[str]) -> int:
+    from dist_trainer.new_env import run
+
+    return run(arguments)
+
+
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": run_train,
     "evaluate": run_evaluate,
     "autotune": run_autotune,
     "doctor": run_doctor,
     "envs": run_envs,
+    "includes": run_includes,
+    "new-env": run_new_env,
 }
 
 

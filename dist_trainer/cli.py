@@ -16,16 +16,16 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from dist_trainer.config import TrainConfig
+from dist_trainer.config import EnvConfig, TrainConfig
 from dist_trainer.config_files import GROUPS, config_dir, group_file, group_files, own_config_dirs
-from dist_trainer.envs import default_params
+from dist_trainer.envs import default_params, load_library
 from dist_trainer.errors import ConfigError, choices
 from dist_trainer.run_folder import CONFIG_FILE
-from dist_trainer.target import check_trusted
+from dist_trainer.target import check_library, check_trusted
 
 GROUPS_WITH_TARGET = ("policy", "optimizer")
 MOST_CONFIG_BYTES = 1 << 20  # of a run folder's; ours have 5,000
-PATHS = ("run_dir", "resume", "checkpoint", "json", "output")  # taken as they are written
+PATHS = ("run_dir", "resume", "checkpoint", "json", "output", "env.library", "library")  # taken as they are written
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,9 +138,33 @@ def compose_train(arguments: Sequence[str]) -> tuple[TrainConfig, dict[str, str]
     names = {group: base.hydra.runtime.choices[group] for group in GROUPS}
     OmegaConf.set_struct(base, False)
     del base["hydra"]
-    env_name = next((s.value for s in reversed(settings) if s.key == "env.name"), base.env.name)
-    base.env.params = {**default_params(env_name), **base.env.params}
-    return apply(base, [setting for setting in settings if setting.key not in GROUPS]), names
+    settings = [_with_absolute_library(setting) for setting in settings if setting.key not in GROUPS]
+    base.env.library = _library_of_yaml(base.env.library, names["env"])
+    given = {setting.key: setting.value for setting in settings}
+    load_library(given.get("env.library", base.env.library))
+    base.env.params = {**default_params(given.get("env.name", base.env.name)), **base.env.params}
+    return apply(base, settings), names
+
+
+def _with_absolute_library(setting: Setting) -> Setting:
+    is_one = setting.key == "env.library"
+    return Setting(setting.key, str(Path(setting.value).resolve())) if is_one else setting
+
+
+def _library_of_yaml(library: str | None, name: str) -> str | None:
+    """The path in the yaml begins at the yaml's folder."""
+    return library and str((group_file("env", name).parent / library).resolve())
+
+
+def load_env_config(name: str) -> EnvConfig:
+    """Of a yaml of the group env, its library not loaded yet. Raises ConfigError."""
+    file = group_file("env", name)
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(EnvConfig), OmegaConf.load(file)))
+    except (OmegaConfBaseException, yaml.YAMLError, OSError) as error:
+        raise ConfigError("env", file, _one_line(error)) from None
+    assert isinstance(config, EnvConfig)
+    return dataclasses.replace(config, library=_library_of_yaml(config.library, name))
 
 
 def _quoted(folder: Path) -> str:
@@ -161,11 +185,12 @@ def _as_config_error(error: Exception) -> ConfigError:
     return ConfigError(field, value.group(1) if value else "", message)
 
 
-def load_train_config(run_dir: Path, known: Collection[str] = ()) -> TrainConfig:
+def load_train_config(run_dir: Path, known: Collection[str] = (), library: str | None = None) -> TrainConfig:
     """The configuration that a run folder was made with; it may come from a stranger.
 
-    Raises ConfigError; also if it names classes that are not trusted (see target.check_trusted), nor in configs/, nor
-    among `known`.
+    `library`: of environments, named by whoever has given the command; it takes the place of the folder's. Raises
+    ConfigError; also if the folder names classes that are not trusted (see target.check_trusted), nor in configs/, nor
+    among `known`, or a library that is not trusted, nor in configs/.
     """
     path = run_dir / CONFIG_FILE
     if not path.is_file():
@@ -178,6 +203,11 @@ def load_train_config(run_dir: Path, known: Collection[str] = ()) -> TrainConfig
         raise ConfigError("run folder", path, _one_line(error)) from None
     for group in GROUPS_WITH_TARGET:
         check_trusted(group, getattr(typed, group), {*known, *_targets_of_configs(group)})
+    if library is not None:
+        typed.env.library = library
+    elif typed.env.library is not None:
+        own = {load_env_config(name).library for name in group_files("env")}
+        check_library(typed.env.library, {path for path in own if path})
     return typed
 
 

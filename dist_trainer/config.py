@@ -19,6 +19,7 @@ class EnvConfig:
 
     name: str = "???"
     params: dict[str, Any] = field(default_factory=dict)
+    library: str | None = None  # shared library that has it (see cpp_envs/README.md); in a yaml from its folder on
     check: bool = True  # observations must be finite and in their declared range, rewards finite; else its name is told
     workers: str = "threads"  # threads | processes: an environment that crashes, hangs or fails the check loses its
     # episode (the step: reward 0, truncated) and not the run; results are the same otherwise
@@ -157,6 +158,7 @@ class EvaluateConfig:
     """`python -m dist_trainer evaluate`."""
 
     checkpoint: str = "???"  # a run folder (its newest checkpoint) or a checkpoint
+    library: str | None = None  # of the run's environment: to name it here is to trust it
     best: bool = False  # of a run folder the checkpoint of the highest score, not the newest
     episodes: int = 100  # one environment each
     greedy: bool = False  # the most likely action instead of a sampled one

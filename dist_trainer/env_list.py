@@ -7,30 +7,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dist_trainer.config import EnvConfig
+from dist_trainer.cli import load_env_config
 from dist_trainer.config_files import group_files, take_config_dirs
 from dist_trainer.envs import EnvSpec, env_spec
 from dist_trainer.errors import ConfigError
 from dist_trainer.scores import EnvScore, load_scores
 
 FOR_TESTS = "probe_"  # what their names begin with
-
-
-def load_env_config(file: Path) -> EnvConfig:
-    """Of a yaml of the group env. Raises ConfigError."""
-    try:
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(EnvConfig), OmegaConf.load(file)))
-    except (OmegaConfBaseException, OSError) as error:
-        raise ConfigError("env", file, " ".join(str(error).split())) from None
-    assert isinstance(config, EnvConfig)
-    return config
 
 
 def comment_of(file: Path) -> str:
@@ -69,7 +57,7 @@ def number(value: float) -> str:
 
 
 def row(name: str, file: Path, score: EnvScore | None) -> list[str]:
-    spec = env_spec(load_env_config(file))
+    spec = env_spec(load_env_config(name))
     comment = comment_of(file)
     played = (
         [score.metric.removeprefix("episode_"), number(score.random), number(score.reference)] if score else [""] * 3

@@ -64,6 +64,19 @@ def env_names() -> list[str]:
     return _cpp_envs.env_names()
 
 
+def load_library(library: str | None) -> None:
+    """Adds the environments of a shared library. Its code runs from now on: whoever calls this trusts it.
+
+    Raises ConfigError if it cannot be loaded, or was built against something else than is here.
+    """
+    if library is None:
+        return
+    try:
+        _cpp_envs.load_library(library)
+    except RuntimeError as error:
+        raise ConfigError("env.library", library, str(error)) from None
+
+
 def default_params(name: str) -> dict[str, float]:
     """Every parameter that the C++ struct declares. Raises ConfigError if there is no such environment."""
     if name not in env_names():
@@ -72,7 +85,9 @@ def default_params(name: str) -> dict[str, float]:
 
 
 def env_spec(config: EnvConfig) -> EnvSpec:
-    """Raises ConfigError if there is no such environment or parameter, or a parameter is out of its range."""
+    """Raises ConfigError if there is no such environment or parameter, or a parameter is out of its range, or its
+    library cannot be loaded."""
+    load_library(config.library)
     default_params(config.name)
     try:
         spec = _cpp_envs.spec(config.name, _checked_params(config))
@@ -170,6 +185,7 @@ class EnvPool:
             cores=list(cores),
             check=config.check,
             processes=_processes(config) if config.workers == "processes" else None,
+            library=config.library or "",
         )
         buffers = self._pool.buffers()
         for name, buffer in buffers.items():

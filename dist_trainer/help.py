@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from dist_trainer import config
+from dist_trainer.cli import load_env_config
 from dist_trainer.config_files import GROUPS, config_dir, group_choices, group_file
-from dist_trainer.envs import default_params
+from dist_trainer.envs import default_params, load_library
 
 OVERVIEW = """\
 dist_trainer: PPO with an LSTM on C++ environments, on any number of learners.
@@ -20,6 +21,7 @@ dist_trainer: PPO with an LSTM on C++ environments, on any number of learners.
   python -m dist_trainer autotune [SETTING=VALUE ...]   find this machine's best threads and number of learners
   python -m dist_trainer doctor   [SETTING=VALUE ...]   find what would break or slow down a training here
   python -m dist_trainer envs                           list the environments, their actions and scores
+  python -m dist_trainer new-env NAME                   begin an environment of your own, outside of the repository
 
 Several learners:   torchrun --standalone --nproc-per-node=8 -m dist_trainer train env=breakout
 Continue a run:     python -m dist_trainer train resume=runs/NAME
@@ -43,6 +45,11 @@ def verb_help(verb: str, arguments: Sequence[str] = ()) -> str:
         return f"python -m dist_trainer doctor [SETTING=VALUE ...]\n\n{_settings(config.DoctorConfig())}"
     if verb == "envs":
         return "python -m dist_trainer envs [--config-dir DIR]\n\nAll environments in one table; it has no settings."
+    if verb == "includes":
+        usage = "python -m dist_trainer includes | xargs g++ -include NAME.h -o NAME.so"
+        return f"{usage}\n\nThe flags that environments of your own are compiled with."
+    if verb == "new-env":
+        return "python -m dist_trainer new-env NAME [--folder DIR]\n\nBegins an environment of your own."
     parts = ["python -m dist_trainer train [SETTING=VALUE ...]", _settings(config.TrainConfig())]
     parts += _nested(config.TrainConfig())
     given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
@@ -50,12 +57,18 @@ def verb_help(verb: str, arguments: Sequence[str] = ()) -> str:
         choice = given.get(group, _default_choice(group))
         lines = group_file(group, choice).read_text().splitlines()
         if group == "env":
-            lines += [f"params.{name}: {value} # default" for name, value in default_params(choice).items()]
+            lines += [f"params.{name}: {value} # default" for name, value in _params(choice).items()]
         indented = "".join(f"  {line}\n" for line in lines)
         title = f"{group}={{{','.join(group_choices(group))}}}: a file in configs/{group}; here {choice}"
         own = "" if group == "machine" else f", with its own {group}.*"
         parts.append(f"{title}{own}\n{indented}".rstrip())
     return "\n\n".join(parts)
+
+
+def _params(choice: str) -> dict[str, float]:
+    config = load_env_config(choice)
+    load_library(config.library)
+    return default_params(config.name)
 
 
 def _default_choice(group: str) -> str:

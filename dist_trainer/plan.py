@@ -74,7 +74,9 @@ def _plan_resume(resume: str, settings: Sequence[Setting], is_first: bool) -> Tr
     run_dir = run_of(resume)
     again = begun_by_this_launcher(run_dir)  # not a second time from the checkpoint that was named
     checkpoint = find_checkpoint(str(run_dir) if again else resume, "resume") if is_first else None
-    base = OmegaConf.structured(load_train_config(run_dir))
+    library = next((str(Path(s.value).resolve()) for s in reversed(settings) if s.key == "env.library"), None)
+    settings = [setting for setting in settings if setting.key != "env.library"]
+    base = OmegaConf.structured(load_train_config(run_dir, library=library))
     for setting in settings:
         if setting.key not in GROUPS:
             check_key(OmegaConf.to_container(base), setting)
@@ -99,7 +101,7 @@ def _plan_by_folder(arguments: Sequence[str], settings: Sequence[Setting], auto:
         return TrainPlan(dataclasses.replace(asked, run_dir=str(folder)), names, None, goes_on=True)
     checkpoint = find_checkpoint(str(folder), "run_dir") if is_first else found[-1]
     known = {path for group in GROUPS_WITH_TARGET for path in targets(getattr(asked, group))}
-    before = dataclasses.replace(load_train_config(folder, known), run_dir=str(folder))
+    before = dataclasses.replace(load_train_config(folder, known, asked.env.library), run_dir=str(folder))
     return TrainPlan(_changed(before, asked, settings), names, checkpoint, goes_on=True)
 
 
@@ -182,7 +184,10 @@ def plan_evaluate(arguments: Sequence[str]) -> tuple[EvaluateConfig, TrainConfig
     checkpoint = find_checkpoint(config.checkpoint, "checkpoint", best=config.best)
     if config.json:
         check_writable("json", Path(config.json))
-    return config, load_train_config(checkpoint.parent.parent), checkpoint
+    library = config.library and str(Path(config.library).resolve())
+    trained = load_train_config(checkpoint.parent.parent, library=library)
+    env_spec(trained.env)
+    return config, trained, checkpoint
 
 
 def plan_doctor(arguments: Sequence[str]) -> DoctorConfig:

@@ -11,12 +11,13 @@ import importlib.util
 import os
 from collections.abc import Collection, Iterator
 from importlib.machinery import PathFinder
+from pathlib import Path
 from typing import Any
 
 from dist_trainer.errors import ConfigError
 
 TRUSTED_PACKAGES = ("dist_trainer", "heavyball", "torch.optim")
-TRUST = "DIST_TRAINER_TRUST"  # environment variable: more packages, separated by commas
+TRUST = "DIST_TRAINER_TRUST"  # environment variable: more packages, and libraries of environments, separated by commas
 
 
 def check_module(group: str, path: str) -> None:
@@ -47,6 +48,14 @@ def check_trusted(group: str, settings: dict[str, Any], known: Collection[str]) 
         if path not in known and not any(path.startswith(f"{package}.") for package in packages):
             valid = f"the run folder asks for code from elsewhere than {', '.join(packages)}; if you trust it, set "
             raise ConfigError(f"{group}._target_", path, f"{valid}{TRUST}={path.partition('.')[0]}")
+
+
+def check_library(path: str, known: Collection[str]) -> None:
+    """Raises ConfigError if the run folder's library is neither one of `known` nor trusted by its path."""
+    trusted = filter(None, os.environ.get(TRUST, "").split(","))
+    if path not in known and not any(str(Path(own).resolve()) == path for own in trusted):
+        valid = "the run folder asks for the code of a library; if you trust it, name it yourself or set "
+        raise ConfigError("env.library", path, f"{valid}{TRUST}={path}")
 
 
 def make(group: str, path: str, base: type, *arguments: Any, **settings: Any) -> Any:
