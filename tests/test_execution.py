@@ -49,32 +49,38 @@ def objective(n: int, sigma: float, risk_aversion: float) -> Array:
     return mean + risk_aversion * variance
 
 
-def best_sales(steps: int, sigma: float, risk_aversion: float) -> Array:
-    """(steps,) by the quadratic program's first-order conditions: M sales is the same for all, and they sum to X."""
-    plan = np.linalg.solve(objective(steps, sigma, risk_aversion), np.ones(steps))
-    result: Array = SHARES * plan / plan.sum()
+def sold(paces: Array) -> Array:
+    """(E, steps) -> (E, steps) shares."""
+    shares = np.minimum(1, paces / np.arange(paces.shape[1], 0, -1))
+    shares[:, -1] = 1
+    left = np.cumprod(1 - shares, 1)
+    result: Array = SHARES * (np.concatenate([np.ones((len(left), 1)), left[:, :-1]], 1) - left)
     return result
 
 
+def follow(paces: Array) -> Player:
+    """(E, steps); while only watching is possible it tries to sell."""
+    return lambda step, _: paces[:, step - 5] if step >= 5 else np.full(len(paces), 3.0)
+
+
 @pytest.mark.parametrize(("steps", "risk_aversion"), [(20, 1e-6), (5, 1e-6), (7, 1e-5), (30, 0.0)])
-def test_the_closed_form_is_the_minimum_and_costs_1(steps: int, risk_aversion: float) -> None:
-    """Of a quadratic program that knows nothing of hyperbolic functions; and every other plan costs more."""
-    sigmas = hidden(50)
-    plans = np.array([best_sales(steps, sigma, risk_aversion) for sigma in sigmas])  # (E, steps)
-    assert plans.min() > 0
-    left = SHARES - np.cumsum(plans, 1) + plans
-    paces = plans / left * (steps - np.arange(steps))
-    playable = paces.max(1) < 8
+def test_returns_are_costs_beside_the_cheapest_plan(steps: int, risk_aversion: float) -> None:
+    """That of a quadratic program which knows nothing of hyperbolic functions; for it, for random plans, for none."""
+    envs, rng = 200, np.random.default_rng(0)
+    matrices = np.array([objective(steps, sigma, risk_aversion) for sigma in hidden(envs)])  # (E, steps, steps)
+    best = np.linalg.solve(matrices, np.ones((envs, steps, 1)))[..., 0]  # first-order conditions, up to a factor
+    best *= SHARES / best.sum(1, keepdims=True)
+    assert best.min() > 0
+    best_paces = best / (SHARES - np.cumsum(best, 1) + best) * np.arange(steps, 0, -1)
+    playable = best_paces.max(1) < 8
     assert playable.mean() > 0.3
-
-    def follow(change: float) -> Player:
-        wave = 1 + change * np.cos(np.arange(steps))
-        return lambda step, _: paces[:, step - 5] * wave[step - 5] if step >= 5 else np.full(50, 3.0)
-
-    returns, _ = play(follow(0), envs=50, steps=steps, risk_aversion=risk_aversion)
-    assert returns[playable] == pytest.approx(-1, abs=1e-5)
-    changed, _ = play(follow(0.1), envs=50, steps=steps, risk_aversion=risk_aversion)
-    assert (changed[playable] < -1 - 1e-5).all() and changed[playable].min() > -1.1
+    for paces in (best_paces, rng.uniform(0, 3, best.shape), rng.uniform(0, 8, best.shape), np.zeros(best.shape)):
+        returns, _ = play(follow(paces), envs=envs, steps=steps, risk_aversion=risk_aversion)
+        plan = sold(np.minimum(8, paces))
+        cost, cheapest = (np.einsum("ei,eij,ej->e", sales, matrices, sales) for sales in (plan, best))
+        assert -returns == pytest.approx(cost / cheapest, rel=2e-5)
+        if paces is best_paces:
+            assert returns[playable] == pytest.approx(-1, abs=1e-5)
 
 
 def test_rewards_are_mean_and_variance_of_what_selling_costs_in_a_simulated_market() -> None:
@@ -88,8 +94,8 @@ def test_rewards_are_mean_and_variance_of_what_selling_costs_in_a_simulated_mark
         cost -= sale * (price - TEMPORARY * sale / tau)
         price += sigma * np.sqrt(tau) * rng.standard_normal(markets) - PERMANENT * sale
     simulated = cost.mean() + 1e-6 * cost.var()
-    plan = best_sales(steps, sigma, 1e-6)
-    best = plan @ objective(steps, sigma, 1e-6) @ plan
+    weights = np.linalg.solve(objective(steps, sigma, 1e-6), np.ones(steps))
+    best = SHARES**2 / weights.sum()  # of the quadratic program: 1' M^-1 1 in closed form
     returns, _ = play(lambda *_: 1.0, envs=1)
     assert -returns[0] * best == pytest.approx(simulated, rel=0.01)
 
