@@ -100,17 +100,22 @@ struct Execution {
 
   // Shares after k sales of the best plan if sigma is known: X sinh(kappa (T - t_k)) / sinh(kappa T), equations 16
   // to 18.
-  static double kept_by_closed_form(const Params& params, double sigma, int k) {
+  static double kept_by_closed_form(const Params& params, double urgency, int k) {
+    return kShares * sinh_ratio(urgency, params.steps - k, params.steps);
+  }
+
+  // The plan's urgency.
+  static double kappa_tau(const Params& params, double sigma) {
     const double tau = params.tau(), impact = kTemporary - kPermanent * tau / 2;
-    const double urgency = static_cast<double>(params.risk_aversion) * sigma * sigma / impact;  // kappa~ squared
-    const double kappa_tau = std::acosh(1 + urgency * tau * tau / 2);
-    return kShares * sinh_ratio(kappa_tau, params.steps - k, params.steps);
+    const double squared = static_cast<double>(params.risk_aversion) * sigma * sigma / impact;  // kappa~ squared
+    return std::acosh(1 + squared * tau * tau / 2);
   }
 
   static double closed_form_cost(const Params& params, double sigma) {
+    const double urgency = kappa_tau(params, sigma);
     double sum = 0, rest = kShares;
     for (int k = 1; k <= params.steps; ++k) {
-      const double next = kept_by_closed_form(params, sigma, k);
+      const double next = kept_by_closed_form(params, urgency, k);
       sum += step_cost(params, sigma, rest - next, next);
       rest = next;
     }
@@ -131,10 +136,11 @@ struct Execution {
                 now = at(step_count, left);
     canvas.rect({chart.x, chart.y, first.x - chart.x, chart.height}, palette::kGrid.faded(120));
     canvas.line(first, last, 1.5F, palette::kWall);
+    const double urgency = kappa_tau(params, volatility);
     const int stride = std::max(1, params.steps / 50);
     for (int k = stride; k <= params.steps; k += stride) {
-      canvas.line(at(params.watch + k - stride, kept_by_closed_form(params, volatility, k - stride)),
-                  at(params.watch + k, kept_by_closed_form(params, volatility, k)), 3, palette::kGoal);
+      canvas.line(at(params.watch + k - stride, kept_by_closed_form(params, urgency, k - stride)),
+                  at(params.watch + k, kept_by_closed_form(params, urgency, k)), 3, palette::kGoal);
     }
     canvas.rect({now.x - 3, now.y, 6, chart.y + chart.height - now.y}, palette::kAgent.faded(110));
     canvas.disc(now, 7, palette::kAgent);
