@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,8 +109,12 @@ def load_checkpoint(learner: Learner, path: Path) -> dict[str, Any]:
     learner.returns.moments.load_state_dict(saved["return_moments"])
     per_env = saved["per_env"]
     learner.pool.restore(_slice(per_env["snapshot"], 0, learner.world).numpy())
-    learner.collector.state = _slice(per_env["state"], 1, learner.world).to(learner.world.device)
-    learner.returns.running.copy_(_slice(per_env["running_returns"], 0, learner.world))
+    if learner.pool.keeps_state:
+        learner.collector.state = _slice(per_env["state"], 1, learner.world).to(learner.world.device)
+        learner.returns.running.copy_(_slice(per_env["running_returns"], 0, learner.world))
+    elif learner.world.is_first:
+        what = f"env={learner.config.env.name} cannot save its environments: new episodes begin, as in no other run"
+        warnings.warn(what, stacklevel=2)
     return saved["extra"]
 
 

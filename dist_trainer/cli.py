@@ -16,12 +16,13 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from dist_trainer.config import EnvConfig, TrainConfig
+from dist_trainer.config import FOREIGN_ENVS, EnvConfig, TrainConfig
 from dist_trainer.config_files import GROUPS, config_dir, group_file, group_files, own_config_dirs
-from dist_trainer.envs import default_params, load_library
+from dist_trainer.envs import load_library
 from dist_trainer.errors import ConfigError, choices
+from dist_trainer.pools import default_params
 from dist_trainer.run_folder import CONFIG_FILE
-from dist_trainer.target import check_library, check_trusted
+from dist_trainer.target import check_id, check_library, check_trusted
 
 GROUPS_WITH_TARGET = ("policy", "optimizer")
 MOST_CONFIG_BYTES = 1 << 20  # of a run folder's; ours have 5,000
@@ -67,6 +68,8 @@ def _one_line(error: Exception) -> str:
 
 def check_key(defaults: Any, setting: Setting) -> None:
     """A setting must exist."""
+    if setting.key.startswith("env.params.") and defaults.get("env", {}).get("name") in FOREIGN_ENVS:
+        return  # the engine knows which it takes
     node, prefix = defaults, ""
     for part in setting.key.split("."):
         if not isinstance(node, dict):
@@ -203,6 +206,8 @@ def load_train_config(run_dir: Path, known: Collection[str] = (), library: str |
         raise ConfigError("run folder", path, _one_line(error)) from None
     for group in GROUPS_WITH_TARGET:
         check_trusted(group, getattr(typed, group), {*known, *_targets_of_configs(group)})
+    if typed.env.id is not None:
+        check_id(typed.env.id, known)
     if library is not None:
         typed.env.library = library
     elif typed.env.library is not None:

@@ -17,9 +17,9 @@ from torch import Tensor
 from dist_trainer.acting import ActingStep
 from dist_trainer.device_link import DeviceLink, to_device
 from dist_trainer.env_groups import EnvGroups
-from dist_trainer.envs import EnvPool
 from dist_trainer.normalize import ObservationNormalizer
 from dist_trainer.policies import Policy, acting
+from dist_trainer.pools import Pool
 from dist_trainer.rollout import Rollout, empty_rollout
 
 PER_STEP = ("observations", "actions", "log_probs", "values", "rewards", "terminated", "done", "legal", "acts")
@@ -52,7 +52,7 @@ class CutOff:
 class Group:
     """One pool, and the policy's part in stepping it."""
 
-    def __init__(self, pool: EnvPool, step: ActingStep, link: DeviceLink, first_row: int, rollout: Rollout):
+    def __init__(self, pool: Pool, step: ActingStep, link: DeviceLink, first_row: int, rollout: Rollout):
         self.pool, self.step, self.link, self.first_row, self.rollout = pool, step, link, first_row, rollout
         self.columns = slice(first_row, first_row + pool.rows)
         on_host = rollout.observations.device.type == "cpu"

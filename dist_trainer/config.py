@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+FOREIGN_ENVS = ("gymnasium", "envpool")  # env.name of engines that bring environments of their own
 LARGEST_INT32 = 2**31 - 1  # the C++ pool counts environments and rows in int32
 
 
@@ -19,6 +20,7 @@ class EnvConfig:
 
     name: str = "???"
     params: dict[str, Any] = field(default_factory=dict)
+    id: str | None = None  # of another engine's environment: with env=gymnasium and env=envpool
     library: str | None = None  # shared library that has it (see cpp_envs/README.md); in a yaml from its folder on
     check: bool = True  # observations must be finite and in their declared range, rewards finite; else its name is told
     workers: str = "threads"  # threads | processes: an environment that crashes, hangs or fails the check loses its

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dist_trainer.envs import EnvPool
+from dist_trainer.pools import Pool
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Incoming:
 class DeviceLink:
     """Tensors of one pool's: `incoming` always the same ones, filled by `receive`."""
 
-    def __init__(self, pool: EnvPool, device: torch.device):
+    def __init__(self, pool: Pool, device: torch.device):
         self._source = torch.from_numpy(pool.incoming)
         self._target = torch.from_numpy(pool.actions)
         self._block = self._source
@@ -113,7 +113,7 @@ def _unlock(buffer: NDArray[Any]) -> None:
 
 
 def _views(block: Tensor, layout: dict[str, tuple[int, str, tuple[int, ...]]]) -> Incoming:
-    """Of a block of bytes, by the layout of EnvPool.incoming_layout."""
+    """Of a block of bytes, by the layout of a pool's incoming_layout."""
     tensors = {}
     for name, (offset, type_name, shape) in layout.items():
         dtype: torch.dtype = getattr(torch, type_name)

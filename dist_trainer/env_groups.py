@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dist_trainer.config import EnvConfig
-from dist_trainer.envs import EnvPool
+from dist_trainer.pools import make_pool
 
 
 class EnvGroups:
@@ -38,7 +38,7 @@ class EnvGroups:
         # With the caller alone a pool steps inside send(), and nothing else could be done meanwhile.
         threads = max(2, threads) if groups > 1 and config.workers == "threads" else threads
         self.pools = [
-            EnvPool(
+            make_pool(
                 config,
                 num_envs=size,
                 first_env=first_env + group * size,
@@ -53,6 +53,11 @@ class EnvGroups:
     @property
     def rows(self) -> int:
         return self.num_envs * self.spec.num_agents
+
+    @property
+    def keeps_state(self) -> bool:
+        """Whether environments go on after a restore; else new episodes begin."""
+        return self.pools[0].keeps_state
 
     @property
     def memory_bytes(self) -> int:

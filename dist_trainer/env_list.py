@@ -13,9 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from dist_trainer.cli import load_env_config
+from dist_trainer.config import FOREIGN_ENVS
 from dist_trainer.config_files import group_files, take_config_dirs
-from dist_trainer.envs import EnvSpec, env_spec
+from dist_trainer.envs import EnvSpec
 from dist_trainer.errors import ConfigError
+from dist_trainer.pools import env_spec
 from dist_trainer.scores import EnvScore, load_scores
 
 FOR_TESTS = "probe_"  # what their names begin with
@@ -84,10 +86,12 @@ def table(rows: Sequence[Sequence[str]]) -> Table:
 def show(console: Console) -> None:
     """Raises ConfigError if a yaml is wrong."""
     files, scores = group_files("env"), load_scores()
-    listed = {name: file for name, file in files.items() if not name.startswith(FOR_TESTS)}
+    listed = {name: file for name, file in files.items() if not name.startswith((FOR_TESTS, *FOREIGN_ENVS))}
     console.print(table([row(name, file, scores.get(name)) for name, file in listed.items()]))
-    probes = ", ".join(name for name in files if name not in listed)
-    console.print(Text(f"For tests: {probes}. Settings of one: python -m dist_trainer train --help env=NAME."))
+    probes = ", ".join(name for name in files if name.startswith(FOR_TESTS))
+    console.print(Text("Of other engines: env=gymnasium env.id=CartPole-v1, env=envpool env.id=Pong-v5, ..."))
+    console.print(Text(f"For tests: {probes}."))
+    console.print(Text("Settings of one: python -m dist_trainer train --help env=NAME"))
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -142,6 +142,8 @@ class EnvPool:
     one copy brings it to another device, and the block can be page-locked for that. `actions` has its own pages too.
     """
 
+    keeps_state = True  # across snapshot and restore
+
     incoming: NDArray[np.uint8]  # (bytes,) what INCOMING names, and gaps
     incoming_layout: dict[str, tuple[int, str, tuple[int, ...]]]  # name: (offset in bytes, numpy dtype, shape)
 
@@ -239,6 +241,18 @@ class EnvPool:
         in flight.
         """
         return self._pool.render(env)
+
+
+def draw_noise(seed: int, first_env: int, steps: NDArray[np.uint64], noise: NDArray[np.float32]) -> None:
+    """Fills `noise` (environments, C) as a pool does whose environments have made so many `steps` (environments,)."""
+    _cpp_envs.draw_noise(seed, first_env, steps, noise)
+
+
+def reset_seeds(seed: int, first_env: int, steps: NDArray[np.uint64]) -> list[int]:
+    """Of 31 bits, one for each environment after so many `steps`: the first draw of its reset."""
+    key = (seed & 0xFFFFFFFF, seed >> 32)
+    counters = [(0, step & 0xFFFFFFFF, step >> 32 << 8, first_env + env) for env, step in enumerate(steps.tolist())]
+    return [_cpp_envs.philox4x32(counter, key)[0] >> 1 for counter in counters]
 
 
 def statistics_names(spec: EnvSpec) -> tuple[str, ...]:

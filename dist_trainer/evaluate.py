@@ -14,9 +14,10 @@ import torch
 from dist_trainer.checkpoint import load_file
 from dist_trainer.config import EvaluateConfig, TrainConfig
 from dist_trainer.distributed import share_of_cores
-from dist_trainer.envs import EnvPool, statistics_names
+from dist_trainer.envs import statistics_names
 from dist_trainer.learner import make_observation_normalizer, make_policy
 from dist_trainer.policies import acting
+from dist_trainer.pools import make_pool
 
 
 @dataclass
@@ -36,7 +37,7 @@ def evaluate(config: EvaluateConfig, trained: TrainConfig, checkpoint: Path) -> 
     device = torch.device("cuda", 0) if cuda else torch.device("cpu")
     torch.set_num_threads(config.torch_threads or share_of_cores(1))
     threads = config.env_threads or share_of_cores(1)
-    pool = EnvPool(trained.env, num_envs=config.episodes, first_env=0, seed=config.seed, threads=threads)
+    pool = make_pool(trained.env, num_envs=config.episodes, first_env=0, seed=config.seed, threads=threads)
     pool.reset()
     saved = load_file(checkpoint)
     policy = make_policy(trained, pool.spec, device)

@@ -11,7 +11,8 @@ from typing import Any
 from dist_trainer import config
 from dist_trainer.cli import load_env_config
 from dist_trainer.config_files import GROUPS, config_dir, group_choices, group_file
-from dist_trainer.envs import default_params, load_library
+from dist_trainer.envs import load_library
+from dist_trainer.pools import default_params
 
 OVERVIEW = """\
 dist_trainer: PPO with an LSTM on C++ environments, on any number of learners.

@@ -24,8 +24,9 @@ from dist_trainer.cli import (
 )
 from dist_trainer.config import LARGEST_INT32, DoctorConfig, EvaluateConfig, TrainConfig
 from dist_trainer.config_files import GROUPS
-from dist_trainer.envs import EnvSpec, env_spec
+from dist_trainer.envs import EnvSpec
 from dist_trainer.errors import ConfigError
+from dist_trainer.pools import env_spec
 from dist_trainer.resumable import RESUME_AUTO, check_resumable
 from dist_trainer.run_folder import CONFIG_FILE, begun_by_this_launcher, check_run_dir, default_folders
 from dist_trainer.target import check_module, targets
@@ -100,7 +101,7 @@ def _plan_by_folder(arguments: Sequence[str], settings: Sequence[Setting], auto:
     if not found:
         return TrainPlan(dataclasses.replace(asked, run_dir=str(folder)), names, None, goes_on=True)
     checkpoint = find_checkpoint(str(folder), "run_dir") if is_first else found[-1]
-    known = {path for group in GROUPS_WITH_TARGET for path in targets(getattr(asked, group))}
+    known = {path for group in GROUPS_WITH_TARGET for path in targets(getattr(asked, group))} | {str(asked.env.id)}
     before = dataclasses.replace(load_train_config(folder, known, asked.env.library), run_dir=str(folder))
     return TrainPlan(_changed(before, asked, settings), names, checkpoint, goes_on=True)
 

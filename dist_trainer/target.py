@@ -50,6 +50,14 @@ def check_trusted(group: str, settings: dict[str, Any], known: Collection[str]) 
             raise ConfigError(f"{group}._target_", path, f"{valid}{TRUST}={path.partition('.')[0]}")
 
 
+def check_id(name: str, known: Collection[str]) -> None:
+    """Gymnasium imports the module in an id "module:Name-v0". Raises ConfigError if the run folder's is not trusted."""
+    module, colon, _ = name.partition(":")
+    if colon and name not in known and module not in os.environ.get(TRUST, "").split(","):
+        valid = f"the run folder asks for the code of a module; if you trust it, set {TRUST}={module}"
+        raise ConfigError("env.id", name, valid)
+
+
 def check_library(path: str, known: Collection[str]) -> None:
     """Raises ConfigError if the run folder's library is neither one of `known` nor trusted by its path."""
     trusted = filter(None, os.environ.get(TRUST, "").split(","))

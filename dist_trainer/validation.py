@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dist_trainer.config import (
+    FOREIGN_ENVS,
     AutotuneConfig,
     BatchScalingConfig,
     DoctorConfig,
@@ -66,6 +67,8 @@ def _threads(config: TrainConfig | EvaluateConfig) -> None:
 
 def _workers(config: EnvConfig) -> None:
     _one_of("env.workers", config.workers, ENV_WORKERS)
+    named = config.id is None or config.name in FOREIGN_ENVS
+    _require(named, "env.id", config.id, f"acts only with env={' or env='.join(FOREIGN_ENVS)}")
     timeout = config.step_timeout_s
     _require(0.01 <= timeout <= 86_400, "env.step_timeout_s", timeout, "must be from 0.01 to 86400")
     _at_least(config, "env.", 0, "max_restarts")

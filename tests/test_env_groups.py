@@ -15,9 +15,9 @@ from dist_trainer.cli import compose_train
 from dist_trainer.config import EnvConfig
 from dist_trainer.distributed import connect
 from dist_trainer.env_groups import EnvGroups
-from dist_trainer.envs import EnvPool
 from dist_trainer.errors import ConfigError
 from dist_trainer.learner import Learner, make_learner, warm_up_normalizer
+from dist_trainer.pools import Pool
 from dist_trainer.rollout import Rollout
 from dist_trainer.update import learn
 from dist_trainer.validation import validate_train
@@ -76,7 +76,7 @@ def test_groups_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     learner = learner_for("cartpole", 2, "horizon=3")
     calls: list[str] = []
 
-    def noting(pool: EnvPool, method: str, name: str) -> None:
+    def noting(pool: Pool, method: str, name: str) -> None:
         plain: Callable[[], None] = getattr(pool, method)
 
         def noted() -> None:
