@@ -82,6 +82,7 @@ def test_processes_and_threads_step_it_alike(folder: Path) -> None:
         assert pools[0].incoming.tobytes() == pools[1].incoming.tobytes()
     assert (pools[0].take_statistics() == pools[1].take_statistics()).all()
     assert not pools[1].take_faults()
+    assert (pools[0].render(7) == pools[1].render(7)).all() and pools[0].render(7).shape == (80, 400, 3)
 
 
 def step_for_long(pool: EnvPool) -> None:
