@@ -38,7 +38,8 @@ def verb_help(verb: str, arguments: Sequence[str] = ()) -> str:
     """A verb's settings; of each of train's groups those of the file that the arguments choose."""
     if verb == "evaluate":
         usage = "python -m dist_trainer evaluate checkpoint=RUN [SETTING=VALUE ...]"
-        return f"{usage}\n\n{_settings(config.EvaluateConfig())}"
+        elsewhere = "and env.params.*, for other levels or sizes than those of the training"
+        return f"{usage}\n\n{_settings(config.EvaluateConfig())}\n\n{elsewhere}"
     if verb == "autotune":
         usage = "python -m dist_trainer autotune [SETTING=VALUE ...]"
         return f"{usage}\n\n{_settings(config.AutotuneConfig())}\n\nand those of the training (train --help)"

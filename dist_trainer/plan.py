@@ -177,8 +177,14 @@ def check_memory(config: TrainConfig, spec: EnvSpec) -> None:
 
 
 def plan_evaluate(arguments: Sequence[str]) -> tuple[EvaluateConfig, TrainConfig, Path]:
-    """What to evaluate, the configuration it was trained with, and the checkpoint file. Raises ConfigError."""
-    config: EvaluateConfig = apply(OmegaConf.structured(EvaluateConfig), parse(arguments))
+    """What to evaluate, the configuration it was trained with, and the checkpoint file. Raises ConfigError.
+
+    Settings of env.params change the environment: to other levels, or another size.
+    """
+    settings = parse(arguments)
+    elsewhere = [setting for setting in settings if setting.key.startswith("env.params.")]
+    base = OmegaConf.structured(EvaluateConfig)
+    config: EvaluateConfig = apply(base, [setting for setting in settings if setting not in elsewhere])
     validate_evaluate(config)
     if config.best and is_checkpoint(Path(config.checkpoint)):
         raise ConfigError("best", True, "acts only where checkpoint names a run folder, not one of its checkpoints")
@@ -188,7 +194,17 @@ def plan_evaluate(arguments: Sequence[str]) -> tuple[EvaluateConfig, TrainConfig
     library = config.library and str(Path(config.library).resolve())
     trained = load_train_config(checkpoint.parent.parent, library=library)
     env_spec(trained.env)
-    return config, trained, checkpoint
+    return config, _elsewhere(trained, elsewhere) if elsewhere else trained, checkpoint
+
+
+def _elsewhere(trained: TrainConfig, settings: Sequence[Setting]) -> TrainConfig:
+    """Raises ConfigError, also if the policy would see or do other things there."""
+    changed: TrainConfig = apply(OmegaConf.structured(trained), settings)
+    before, after = (dataclasses.replace(env_spec(c.env), num_agents=1, picture=None) for c in (trained, changed))
+    if before != after:
+        valid = "changes the shape of observations or actions, which must be those that the policy was trained with"
+        raise ConfigError(settings[-1].key, settings[-1].value, valid)
+    return changed
 
 
 def plan_doctor(arguments: Sequence[str]) -> DoctorConfig:

@@ -421,6 +421,20 @@ def test_evaluate_refuses_where_it_could_not_write(finished_run: Path, tmp_path:
     assert not (tmp_path / "score.json").exists()
 
 
+def test_evaluate_elsewhere(finished_run: Path) -> None:
+    """With other parameters of the environment, if they are such, and the policy fits."""
+    run = f"checkpoint={finished_run}"
+    assert plan_evaluate([run])[1].env.params == {"max_steps": 500}
+    assert plan_evaluate([run, "env.params.max_steps=9"])[1].env.params == {"max_steps": 9}
+    for setting, message in (
+        ("env.params.max_steps=0", r"env\.params\.max_steps=0: must be a whole number from 1"),
+        ("env.params.lives=3", r"env\.params\.lives=3: no such setting"),
+        ("env.name=tmaze", r"env\.name=tmaze: no such setting"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            plan_evaluate([run, setting])
+
+
 def test_evaluate_under_a_launcher_plays_once(finished_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
     done = command("evaluate", f"checkpoint={finished_run}")
