@@ -21,6 +21,7 @@ from dist_trainer.pools import env_spec
 from dist_trainer.scores import EnvScore, load_scores
 
 FOR_TESTS = "probe_"  # what their names begin with
+WIDE = 100  # columns of the terminal from which on nothing is left out
 
 
 def comment_of(file: Path) -> str:
@@ -58,28 +59,42 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def row(name: str, file: Path, score: EnvScore | None) -> list[str]:
+def row(name: str, file: Path, score: EnvScore | None) -> dict[str, str]:
+    """Cells by their headings."""
     spec = env_spec(load_env_config(name))
-    comment = comment_of(file)
-    played = (
-        [score.metric.removeprefix("episode_"), number(score.random), number(score.reference)] if score else [""] * 3
-    )
-    return [name, sees(spec), does(spec), str(spec.num_agents), *played, solved_means(comment)]
+    return {
+        "env=": name,
+        "sees": sees(spec),
+        "does": does(spec),
+        "agents": str(spec.num_agents),
+        "score": score.metric.removeprefix("episode_") if score else "",
+        "random": number(score.random) if score else "",
+        "reference": number(score.reference) if score else "",
+        "solved at": solved_means(comment_of(file)),
+    }
 
 
-def table(rows: Sequence[Sequence[str]]) -> Table:
+def narrow(cells: dict[str, str]) -> dict[str, str]:
+    """In fewer columns: without the metric's name, words beside numbers, and what is in parentheses."""
+    short = {heading: text for heading, text in cells.items() if heading != "score"}
+    short["sees"] = cells["sees"].replace(" x ", "x").removesuffix("s")
+    short["does"] = cells["does"].replace(" x ", "x").replace(" choices", "").replace(", masked", " mask")
+    short["solved at"] = re.sub(r" *\(.*?\)", "", cells["solved at"])
+    return short
+
+
+def table(rows: Sequence[dict[str, str]]) -> Table:
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
     styles = {"env=": "bold", "score": "dim", "reference": "green"}
-    for heading in ("env=", "sees", "does", "agents", "score", "random", "reference", "solved at"):
+    for heading in rows[0]:
         made.add_column(
             heading,
             justify="right" if heading in ("agents", "random", "reference") else "left",
             style=styles.get(heading, ""),
-            no_wrap=heading not in ("solved at", "sees", "does"),
-            overflow="fold",
+            no_wrap=heading != "solved at",
         )
     for cells in rows:
-        made.add_row(*cells)
+        made.add_row(*cells.values())
     return made
 
 
@@ -87,10 +102,11 @@ def show(console: Console) -> None:
     """Raises ConfigError if a yaml is wrong."""
     files, scores = group_files("env"), load_scores()
     listed = {name: file for name, file in files.items() if not name.startswith((FOR_TESTS, *FOREIGN_ENVS))}
-    console.print(table([row(name, file, scores.get(name)) for name, file in listed.items()]))
+    rows = [row(name, file, scores.get(name)) for name, file in listed.items()]
+    console.print(table(rows if console.width >= WIDE else [narrow(cells) for cells in rows]))
     probes = ", ".join(name for name in files if name.startswith(FOR_TESTS))
-    console.print(Text("Of other engines: env=gymnasium env.id=CartPole-v1, env=envpool env.id=Pong-v5, ..."))
-    console.print(Text(f"For tests: {probes}."))
+    console.print(Text("Of other engines: env=gymnasium env.id=CartPole-v1, env=envpool env.id=Pong-v5"))
+    console.print(Text(f"For tests: {probes}"))
     console.print(Text("Settings of one: python -m dist_trainer train --help env=NAME"))
 
 
