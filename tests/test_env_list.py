@@ -29,7 +29,8 @@ def test_every_environment_and_its_scores_are_listed(columns: int) -> None:
     assert [word for word in first_words if word in SCORED] == SCORED
     assert all(name in text for name in group_choices("env"))
     [cartpole] = [line for line in lines if line.startswith(" cartpole ")]
-    assert [word for word in cartpole.split() if word not in ("float", "floats", "choices")][:3] == ["cartpole", "4", "2"]
+    words = [word for word in cartpole.split() if word not in ("float", "floats", "choices")]
+    assert words[:3] == ["cartpole", "4", "2"]
     assert ("return" in cartpole.split()) == (columns == 120)
     assert {"500", f"{load_scores()['cartpole'].random:.3g}"} <= set(cartpole.split())
 
