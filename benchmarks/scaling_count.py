@@ -71,7 +71,7 @@ def count_work(name: str, config: TrainConfig, world: World) -> WorkRecord:
         rollout = learner.collector.collect()
         in_rollout = operators.count
         update = learn(learner, rollout)
-        add_up(learner, update, [0.0, 0.0])
+        add_up(learner, update, [0.0, 0.0], 0.0)
         total = operators.count
     units = learner.optimizer.units
     unit_operators, unit_flops = zip(*(count_unit(learner, index) for index in range(len(units))), strict=True)

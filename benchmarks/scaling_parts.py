@@ -67,7 +67,7 @@ def iterate(learner: Learner) -> tuple[float, float]:
     middle = now(device)
     update = learn(learner, rollout)
     learner.iteration += 1
-    add_up(learner, update, [0.0, 0.0])
+    add_up(learner, update, [0.0, 0.0], 0.0)
     if update.undone:
         raise RuntimeError("an update was undone: what it took says nothing")
     return middle - start, now(device) - middle

@@ -21,6 +21,7 @@ from dist_trainer.normalize import ObservationNormalizer
 from dist_trainer.policies import Policy, acting
 from dist_trainer.pools import Pool
 from dist_trainer.rollout import Rollout, empty_rollout
+from dist_trainer.stopwatch import Phase
 
 PER_STEP = ("observations", "actions", "log_probs", "values", "rewards", "terminated", "done", "legal", "acts")
 
@@ -72,15 +73,19 @@ class Group:
     def act(self, t: int) -> None:
         """Chooses the actions of step t; the environments set out."""
         row, step = self.rows[t], self.step
-        row.observations.copy_(self.seen)
-        self._copy_rights(row)
-        step.run()
-        self.link.answer(step.decision.actions)
-        row.actions.copy_(step.decision.actions)
-        row.log_probs.copy_(step.decision.log_probs)
-        row.values.copy_(step.decision.values)
-        self.link.wait()
-        self.pool.send()
+        with Phase("copies"):
+            row.observations.copy_(self.seen)
+            self._copy_rights(row)
+        with Phase("inference"):
+            step.run()
+        with Phase("copies"):
+            self.link.answer(step.decision.actions)
+            row.actions.copy_(step.decision.actions)
+            row.log_probs.copy_(step.decision.log_probs)
+            row.values.copy_(step.decision.values)
+            self.link.wait()
+        with Phase("environments"):
+            self.pool.send()
 
     def _copy_rights(self, row: Row) -> None:
         """Who acts, and on what choices."""
@@ -93,11 +98,13 @@ class Group:
     def receive(self, t: int) -> None:
         """What came of step t, once the environments are there. What the host must know it reads from the pool."""
         row, pool, incoming = self.rows[t], self.pool, self.link.incoming
-        pool.recv()
-        self.link.receive()
-        row.rewards.copy_(incoming.rewards)
-        row.terminated.copy_(incoming.terminated)
-        torch.logical_or(incoming.terminated, incoming.truncated, out=row.done)
+        with Phase("environments"):
+            pool.recv()
+        with Phase("copies"):
+            self.link.receive()
+            row.rewards.copy_(incoming.rewards)
+            row.terminated.copy_(incoming.terminated)
+            torch.logical_or(incoming.terminated, incoming.truncated, out=row.done)
         np.logical_or(pool.terminated, pool.truncated, out=self.ended[t])
         if np.count_nonzero(pool.truncated):
             self._keep_cut_off(t)

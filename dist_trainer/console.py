@@ -1,4 +1,4 @@
-"""What the first learner shows of the run: one live line on a terminal, plain lines in a log."""
+"""What the first learner shows of the run: a dashboard on a terminal, plain lines in a log."""
 
 from __future__ import annotations
 
@@ -8,20 +8,10 @@ from collections.abc import Mapping
 
 from rich.console import Console
 from rich.live import Live
-from rich.text import Text
 
-
-def _compact(value: float) -> str:
-    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= limit:
-            return f"{value / limit:.3g}{unit}"
-    return f"{value:.3g}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+from dist_trainer.dashboard import Dashboard
+from dist_trainer.phase_times import PhaseTimes
+from dist_trainer.units import compact, duration
 
 
 def progress_line(env_steps: int, total_env_steps: float, values: Mapping[str, float]) -> str:
@@ -30,9 +20,9 @@ def progress_line(env_steps: int, total_env_steps: float, values: Mapping[str, f
     left = max(0.0, total_env_steps - env_steps) / speed
     parts = [
         f"{100 * min(1.0, env_steps / total_env_steps):3.0f}%",
-        f"{_compact(env_steps)} steps",
-        f"{_compact(speed)}/s",
-        f"{_duration(left)} left",
+        f"{compact(env_steps)} steps",
+        f"{compact(speed)}/s",
+        f"{duration(left)} left",
     ]
     scores = {tag.removeprefix("env/"): value for tag, value in values.items() if tag.startswith("env/")}
     scores.pop("episodes", None)
@@ -45,12 +35,16 @@ def progress_line(env_steps: int, total_env_steps: float, values: Mapping[str, f
 
 
 class Progress:
-    """Use as a context. On a terminal the line is redrawn in place, else printed every `every` seconds of training."""
+    """Use as a context. On a terminal the dashboard is redrawn in place, else a line is printed every `every` seconds
+    of training."""
 
-    def __init__(self, enabled: bool, every: float = 5.0):
-        self.console = Console(soft_wrap=True, highlight=False)
+    def __init__(self, enabled: bool, title: str, total_env_steps: float, every: float = 5.0):
+        self.console = Console(highlight=False)
         self.enabled, self.every, self.printed_at = enabled, every, -every
-        self.live = Live(console=self.console, refresh_per_second=4) if enabled and self.console.is_terminal else None
+        self.dashboard = Dashboard(title, total_env_steps)
+        self.live: Live | None = None
+        if enabled and self.console.is_terminal and not self.console.is_dumb_terminal:
+            self.live = Live(self.dashboard, console=self.console, refresh_per_second=4)
 
     def __enter__(self) -> Progress:
         if self.live:
@@ -64,16 +58,21 @@ class Progress:
     def say(self, text: str) -> None:
         """One line that stays."""
         if self.live:
-            self.console.print(text, markup=False)
+            self.console.print(text, markup=False, soft_wrap=True)
         elif self.enabled:
             self._print(text)
 
-    def update(self, line: str, seconds: float, last: bool) -> None:
+    def update(
+        self, env_steps: int, seconds: float, values: Mapping[str, float], times: PhaseTimes, last: bool
+    ) -> None:
+        """The numbers of an iteration, by TensorBoard's tags; `seconds` of training so far; `last`: of the run."""
         if self.live:
-            self.live.update(Text(line, overflow="ellipsis", no_wrap=True), refresh=last)
+            self.dashboard.show(env_steps, seconds, values, times)
+            if last:
+                self.live.refresh()
         elif self.enabled and (last or seconds - self.printed_at >= self.every):
             self.printed_at = seconds
-            self._print(line)
+            self._print(progress_line(env_steps, self.dashboard.total_env_steps, values))
 
     def _print(self, text: str) -> None:
         try:

@@ -25,6 +25,7 @@ from dist_trainer.board import Board
 from dist_trainer.errors import ConfigError
 from dist_trainer.heartbeat import Heartbeat
 from dist_trainer.local_group import LocalGroup, meet
+from dist_trainer.stopwatch import Phase
 from dist_trainer.store import hold_store, store_address, store_client
 
 P = ParamSpec("P")
@@ -67,7 +68,8 @@ def _together(collective: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
         _heartbeat.begin(getattr(collective, "__name__", ""))
     began = time.monotonic()
     try:
-        return collective(*args, **kwargs)
+        with Phase("communication"):
+            return collective(*args, **kwargs)
     except RuntimeError as error:
         seconds = time.monotonic() - began
         others = _heartbeat.others() if _heartbeat else "nobody watches"

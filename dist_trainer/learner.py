@@ -26,6 +26,7 @@ from dist_trainer.optimizers.own_state import OwnState
 from dist_trainer.policies import Policy
 from dist_trainer.ppo import GradientBucket
 from dist_trainer.prefetch import Prefetcher
+from dist_trainer.stopwatch import time_device
 from dist_trainer.target import make
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
@@ -133,6 +134,7 @@ def make_pool(config: TrainConfig, world: World, seed: int) -> EnvGroups:
 def make_learner(config: TrainConfig, world: World) -> Learner:
     torch.set_num_threads(config.torch_threads or share_of_cores(world.local_size))
     allow_tf32(config.precision == "tf32")
+    time_device(world.device)
     pool = make_pool(config, world, config.seed)
     pool.reset()
     policy = make_policy(config, pool.spec, world.device)

@@ -17,6 +17,7 @@ from dist_trainer.rollout import Minibatch, Rollout
 
 # What ppo_loss sums over samples, in this order.
 LOSS_SUMS = ("policy", "value", "entropy", "approx_kl", "clip_fraction", "samples")
+RETURN_SUMS = 5  # numbers that return_sums gives
 
 
 def estimate_advantages(
@@ -126,7 +127,7 @@ class GradientBucket:
 
 
 def return_sums(targets: Tensor, values: Tensor, acts: Tensor | None = None) -> Tensor:
-    """(5,) float64 over what counts: samples, sums of targets and their squares, of errors and their squares."""
+    """(RETURN_SUMS,) float64 over what counts: samples, sums of targets and their squares, of errors and theirs."""
     y = only(acts, targets.to(torch.float64))
     error = y - only(acts, values)
     return torch.stack([_count(acts, y), y.sum(), y.square().sum(), error.sum(), error.square().sum()])

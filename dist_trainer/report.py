@@ -6,31 +6,52 @@ import math
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import OmegaConf
 
-from dist_trainer.console import Progress, progress_line
+from dist_trainer import stopwatch
+from dist_trainer.console import Progress
 from dist_trainer.envs import statistics_names
 from dist_trainer.learner import Learner
 from dist_trainer.metrics import EpisodeWindow, EventWriter
-from dist_trainer.ppo import LOSS_SUMS, explained_variance
+from dist_trainer.phase_times import PhaseTimes, own_rows
+from dist_trainer.ppo import LOSS_SUMS, RETURN_SUMS, explained_variance
 from dist_trainer.run_folder import TENSORBOARD_FOLDER
 from dist_trainer.update import Update
 
 MOST_FAULTS_SHOWN = 5  # of an iteration, by each learner
 
 
-def add_up(learner: Learner, update: Update, wishes: list[float]) -> tuple[list[float], list[float]]:
-    """Sums of all learners, in one all-reduce: (losses, returns, episode statistics, lost worker processes; wishes)."""
-    device, faults = learner.world.device, learner.pool.take_faults()
-    show_faults(faults, learner.world.rank)
-    numbers = [*learner.pool.take_statistics().tolist(), len(faults), *wishes]
-    own = torch.tensor(numbers, dtype=torch.float64, device=device)
-    total = learner.world.sum_(torch.cat([update.sums, own])).tolist()
-    return total[: -len(wishes)], total[-len(wishes) :]
+@dataclass(frozen=True)
+class Totals:
+    """Of all learners, for one iteration."""
+
+    losses: list[float]  # LOSS_SUMS
+    returns: list[float]  # return_sums
+    episodes: list[float]  # statistics of the pools
+    restarts: float  # of worker processes
+    times: PhaseTimes
+    wishes: list[float]
+
+
+def add_up(learner: Learner, update: Update, wishes: list[float], iteration_seconds: float) -> Totals:
+    """One all-reduce. `iteration_seconds`: since the last one."""
+    world, faults = learner.world, learner.pool.take_faults()
+    show_faults(faults, world.rank)
+    statistics = learner.pool.take_statistics().tolist()
+    times = own_rows(stopwatch.take(), iteration_seconds, world.rank, world.size)
+    numbers = [*statistics, len(faults), *wishes, *times]
+    own = torch.tensor(numbers, dtype=torch.float64, device=world.device)
+    total = iter(world.sum_(torch.cat([update.sums, own])).tolist())
+    losses, returns, episodes = ([*islice(total, n)] for n in (len(LOSS_SUMS), RETURN_SUMS, len(statistics)))
+    return Totals(
+        losses, returns, episodes, next(total), wishes=[*islice(total, len(wishes))], times=PhaseTimes.of([*total])
+    )
 
 
 def show_faults(faults: list[str], rank: int) -> None:
@@ -39,6 +60,12 @@ def show_faults(faults: list[str], rank: int) -> None:
     rest = [f"{more} more worker processes were lost in this iteration"] if more > 0 else []
     for line in faults[:MOST_FAULTS_SHOWN] + rest:
         print(f"learner {rank}: {line}", file=sys.stderr, flush=True)
+
+
+def title_of(learner: Learner, run_dir: Path) -> str:
+    config = learner.config
+    names = [str(group["_target_"]).rpartition(".")[2] for group in (config.policy, config.optimizer)]
+    return "  ".join([config.env.name, *names, f"{learner.world.size} on {learner.world.device.type}", str(run_dir)])
 
 
 class Report:
@@ -50,10 +77,8 @@ class Report:
         self.window = EpisodeWindow()
         self.window.sums.extend(saved["window"] if saved else [])
         self.seconds_before: float = saved["seconds"] if saved else 0.0
-        self.started = self.phase_started = self.iteration_started = time.perf_counter()
-        self.phase_name = "other"
-        self.phases: dict[str, float] = {}
-        self.progress = Progress(enabled=learner.world.is_first)
+        self.started = self.iteration_started = time.perf_counter()
+        self.progress = Progress(learner.world.is_first, title_of(learner, run_dir), config.total_env_steps)
         self.events: EventWriter | None = None
         self.in_trouble = False  # events wait for a disk that is full
         if learner.world.is_first:
@@ -82,20 +107,16 @@ class Report:
         """Time spent training, over all resumes."""
         return self.seconds_before + time.perf_counter() - self.started
 
-    def phase(self, name: str) -> None:
-        """From now on, time counts for this phase."""
-        now = time.perf_counter()
-        self.phases[self.phase_name] = self.phases.get(self.phase_name, 0.0) + now - self.phase_started
-        self.phase_name, self.phase_started = name, now
-
-    def iteration(self, learner: Learner, update: Update, sums: list[float], facts: Mapping[str, float]) -> None:
-        """Reports one iteration from the sums of all learners (see add_up) and `facts`, by tag, from elsewhere."""
+    def lap(self) -> float:
+        """Seconds since the last one: of an iteration."""
         now = time.perf_counter()
         elapsed, self.iteration_started = now - self.iteration_started, now
-        losses, rest = sums[: len(LOSS_SUMS)], sums[len(LOSS_SUMS) :]
-        returns, episodes, restarts = rest[:5], rest[5:-1], rest[-1]
+        return elapsed
+
+    def iteration(self, learner: Learner, update: Update, totals: Totals, facts: Mapping[str, float]) -> None:
+        """Reports one iteration; `facts`, by tag, are from elsewhere."""
+        losses, episodes = totals.losses, totals.episodes
         self.window.add(episodes)
-        phases, self.phases = self.phases, {}
         if not self.events:
             return
         samples = losses[-1]
@@ -103,9 +124,9 @@ class Report:
         values = {f"env/{name}": value for name, value in means.items()}
         values["env/episodes"] = episodes[0]
         if learner.config.env.workers == "processes":
-            values["env/worker_restarts"] = restarts
+            values["env/worker_restarts"] = totals.restarts
         values |= {f"losses/{name}": total / samples for name, total in zip(LOSS_SUMS[:-1], losses, strict=False)}
-        values["losses/explained_variance"] = explained_variance(returns)
+        values["losses/explained_variance"] = explained_variance(totals.returns)
         values["optimizer/learning_rate"] = update.lr
         values["optimizer/grad_norm"] = update.grad_norm
         values["optimizer/clipped_steps"] = update.clipped_steps
@@ -114,8 +135,8 @@ class Report:
             values["optimizer/rate_factor"] = update.rate_factor
         if update.estimated_d is not None:
             values["optimizer/estimated_d"] = update.estimated_d
-        values["perf/env_steps_per_second"] = update.env_steps / elapsed
-        values |= {f"perf/{name}_seconds": seconds for name, seconds in phases.items()}
+        values["perf/env_steps_per_second"] = update.env_steps / totals.times.iteration
+        values |= totals.times.facts()
         values |= facts
         values["charts/iteration"] = learner.iteration
         values["charts/seconds"] = self.seconds
@@ -127,7 +148,7 @@ class Report:
             self._tell_trouble(self.events)
         if update.undone:
             self.progress.say(f"iteration {learner.iteration}: an update was undone: not finite, or too large a weight")
-        self.progress.update(progress_line(learner.env_steps, config.total_env_steps, values), self.seconds, last)
+        self.progress.update(learner.env_steps, self.seconds, values, totals.times, last)
 
     def _tell_trouble(self, events: EventWriter) -> None:
         """That TensorBoard's files cannot be written, and that they can be again; once each."""

@@ -86,22 +86,20 @@ def train_from(
         status.at(learner.iteration, learner.finished)
         next_rollout = rollouts_of(learner)
         while not learner.finished:
-            report.phase("rollout")
             with next_rollout(learner.iteration) as rollout:
-                report.phase("learn")
                 update = learn(learner, rollout)
             learner.iteration += 1
             learner.missed_env_steps += config.horizon_env_steps - update.env_steps
 
-            report.phase("other")
             wishes = [float(stop.requested), float(checkpoints.is_due(learner.iteration))]
-            sums, (stop_wishes, checkpoint_wishes) = add_up(learner, update, wishes)
+            totals = add_up(learner, update, wishes, report.lap())
+            stop_wishes, checkpoint_wishes = totals.wishes
             undone_in_a_row = undone_in_a_row + 1 if update.undone else 0
             if not undone_in_a_row:
                 rollbacks.note_good_update(learner.iteration)
-            kl = math.nan if update.undone else mean_kl(sums)
+            kl = math.nan if update.undone else mean_kl(totals.losses)
             learner.rate_factor = adapt_rate(learner.rate_factor, kl, config.adaptive_rate)
-            report.iteration(learner, update, sums, checkpoints.facts() | {"optimizer/rollbacks": rollbacks.total})
+            report.iteration(learner, update, totals, checkpoints.facts() | {"optimizer/rollbacks": rollbacks.total})
             if undone_in_a_row >= config.max_bad_updates:
                 raise TrainingDiverged(
                     f"{undone_in_a_row} updates in a row were not finite and were undone; {run_dir} holds the last "

@@ -29,6 +29,7 @@ from dist_trainer.ppo import LOSS_SUMS, estimate_advantages, mean_kl, normalize_
 from dist_trainer.prefetch import read_rows
 from dist_trainer.rollout import Rollout, take_minibatch
 from dist_trainer.schedule import schedule_factor
+from dist_trainer.stopwatch import Phase
 
 
 @dataclass
@@ -106,18 +107,21 @@ def learn(learner: Learner, rollout: Rollout) -> Update:
         samples = samples_of(learner, rollout, rows, counts.minibatch)
         of_curvature = samples_of(learner, rollout, rows[:, curvature_rows(learner)], counts.curvature)
         for index, most, all_of_it, of_product in zip(rows.unbind(), max_done, samples, of_curvature, strict=True):
-            product_norm = hand_over_curvature(learner, experience, index, most, of_product)
+            with Phase("curvature"):
+                product_norm = hand_over_curvature(learner, experience, index, most, of_product)
             learner.gradients.zero()
-            epoch_sums += add_gradient(learner, experience, index, most, config.ppo, all_of_it)
+            with Phase("gradient"):
+                epoch_sums += add_gradient(learner, experience, index, most, config.ppo, all_of_it)
             if watch:
                 watch.own_gradient(learner.gradients.flat)
             gradient = learner.gradients.reduce(world, reduce_dtype)
             if watch:
                 watch.before_step(gradient)
-            optimizers.correct_gradient_(learner.optimizer, gradient)
-            norm = learner.gradients.clip(config.ppo.max_grad_norm)
-            key = {"seed": config.seed, "optimizer_step": learner.optimizer_step}
-            optimizers.step(learner.optimizer, gradient, lr=lr, precond_factor=precond_factor, **key)
+            with Phase("optimizer"):
+                optimizers.correct_gradient_(learner.optimizer, gradient)
+                norm = learner.gradients.clip(config.ppo.max_grad_norm)
+                key = {"seed": config.seed, "optimizer_step": learner.optimizer_step}
+                optimizers.step(learner.optimizer, gradient, lr=lr, precond_factor=precond_factor, **key)
             if watch:
                 watch.after_step()
             learner.optimizer_step += 1

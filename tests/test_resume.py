@@ -179,6 +179,9 @@ def state(checkpoint: dict[str, Any]) -> dict[str, Any]:
     return kept | {"window": checkpoint["extra"]["window"]}
 
 
+OF_CLOCKS = ("perf/", "learners/", "charts/seconds")  # tags that no two runs share
+
+
 def curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
     """(step, value) by tag, as TensorBoard shows them."""
     accumulator = EventAccumulator(str(run_dir / "tensorboard"), size_guidance={"scalars": 0, "tensors": 0})
@@ -209,7 +212,7 @@ def assert_same_run(resumed: Path, whole: Path) -> None:
     assert [step for step, _ in theirs["losses/policy"]] == steps
     for tag, points in theirs.items():
         assert [step for step, _ in ours[tag]] == [step for step, _ in points], tag
-        if not tag.startswith("perf/") and tag != "charts/seconds":  # all but what a clock says
+        if not tag.startswith(OF_CLOCKS):
             assert ours[tag] == points, tag
     assert set(written_points(resumed).values()) == {1}
     assert written_points(resumed) == written_points(whole)

@@ -103,7 +103,8 @@ def train(world: World, config: TrainConfig) -> tuple[dict[str, Tensor], list[li
     while learner.iteration < config.iterations:
         update = learn(learner, learner.collector.collect())
         learner.iteration += 1
-        sums.append(add_up(learner, update, [0.0])[0])
+        totals = add_up(learner, update, [0.0], 0.0)
+        sums.append([*totals.losses, *totals.returns, *totals.episodes, totals.restarts])
         assert not update.undone
     return {name: tensor.clone() for name, tensor in replicated_tensors(learner).items()}, sums
 

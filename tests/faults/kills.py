@@ -25,7 +25,7 @@ from pathlib import Path
 from dist_trainer.checkpoint import load_file
 from dist_trainer.checkpoint_file import list_checkpoints
 from tests.faults.launched import Launched, wait_for
-from tests.test_resume import assert_same_bits, curves, newest, state, written_points
+from tests.test_resume import OF_CLOCKS, assert_same_bits, curves, newest, state, written_points
 
 ENVS, HORIZON = 64, 16
 ITERATIONS_A_KILL = 12  # of the run; so many iterations at most are waited for before a kill
@@ -119,7 +119,7 @@ def check(killed: Path, whole: Path) -> None:
     assert ours.name == theirs.name, f"{ours} and {theirs}"
     assert_same_bits(state(load_file(ours)), state(load_file(theirs)))
     for tag, points in curves(whole).items():
-        if not tag.startswith("perf/") and tag != "charts/seconds":  # all but what a clock says
+        if not tag.startswith(OF_CLOCKS):
             assert curves(killed)[tag] == points, tag
     assert set(written_points(killed).values()) == {1}, "a point of TensorBoard's is there twice"
     half = [path for path in killed.rglob("*") if path.suffix in (".partial", ".tmp")]
