@@ -4,8 +4,8 @@
 
 NAME is a yaml of configs/env whose reference player is benchmarks/reference/NAME.py; without any, all players there.
 Each plays one episode in each of as many environments: 1000 at random, 100 by the reference (a player's own `EPISODES`
-goes before). Seeds are fixed, so that the same code writes the same file. `--check` writes nothing and fails if the
-file says something else by more than four standard errors.
+goes before; its `PARAMS` are the environment's parameters for both). Seeds are fixed, so that the same code writes the
+same file. `--check` writes nothing and fails if the file says something else by more than four standard errors.
 
 A score's place between the two, normalized = (x - random) / (reference - random), compares environments.
 """
@@ -37,7 +37,8 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
 def measure(name: str) -> EnvScore:
     module = importlib.import_module(f"benchmarks.reference.{name}")
     metric = getattr(module, "METRIC", "episode_return")
-    at_random = play_through_pool(name, uniform_player, RANDOM_EPISODES, SEED, metric=metric)
+    params = getattr(module, "PARAMS", {})
+    at_random = play_through_pool(name, uniform_player, RANDOM_EPISODES, SEED, metric=metric, params=params)
     played = module.play(getattr(module, "EPISODES", REFERENCE_EPISODES), SEED)
     player = " ".join((module.__doc__ or "").partition("\n\n")[0].split())
     return EnvScore(metric, *mean_and_error(at_random), *mean_and_error(played), player)

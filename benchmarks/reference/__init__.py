@@ -1,7 +1,8 @@
 """Reference players: one module per environment, `play(episodes, seed)`, whose scores say what a good player reaches.
 
 A module is named as its environment's yaml. Its first line of documentation says who plays. `METRIC`, if the score is
-not the episode's return, names one of the environment's metrics. benchmarks/env_scores.py runs them.
+not the episode's return, names one of the environment's metrics; `PARAMS`, if any, are parameters of the environment
+that the score is measured with. benchmarks/env_scores.py runs them.
 """
 
 from __future__ import annotations
