@@ -40,6 +40,9 @@ std::unique_ptr<Pool> make_pool_of_processes(const std::string& name, int proces
   return find_env(name).make_pool(std::move(config), params);
 }
 
+// Environments of so many rows; where one has hundreds of agents, a few more rows.
+int envs_of(const std::string& name, int rows) { return std::max(kEnvs, rows / find_env(name).spec({}).num_agents); }
+
 std::size_t observation_bytes(const Pool& pool) {  // of one row
   return static_cast<std::size_t>(pool.spec().observation_size()) * (pool.observations_are_bytes() ? 1 : sizeof(float));
 }
@@ -169,7 +172,7 @@ double exercise(const std::string& name, int steps) {
 
 // A mistake that a thread finds reaches recv(), and the pool can go on after a reset.
 void refuse_an_action(const std::string& name) {
-  const auto pool = make_pool(name, 3, 4000);
+  const auto pool = make_pool(name, 3, envs_of(name, 4000));
   for (int attempt = 0; attempt < 8; ++attempt) {
     pool->reset();
     step(*pool);
@@ -214,7 +217,8 @@ void exercise_faults() {
 // Destroys pools whose threads or processes have been told to step, are at it, or are done.
 void destroy_in_flight(const std::string& name) {
   for (int wait = 0; wait < 8; ++wait) {
-    const auto pool = wait % 2 == 0 ? make_pool(name, 3, 4000) : make_pool_of_processes(name, 2, 4000);
+    const int envs = envs_of(name, 4000);
+    const auto pool = wait % 2 == 0 ? make_pool(name, 3, envs) : make_pool_of_processes(name, 2, envs);
     pool->reset();
     pool->send();
     std::this_thread::sleep_for(std::chrono::microseconds(100 * wait));
@@ -242,10 +246,12 @@ int main(int argc, char** argv) {
   }
   for (const auto& [name, entry] : dist_trainer::registry()) {
     try {
-      const double episodes = dist_trainer::exercise(name, steps);
+      const int fewer = steps * 8 / std::max(entry.spec({}).num_agents, 8);  // of hundreds of agents
+      const int taken = std::max(fewer, std::min(steps, 200));
+      const double episodes = dist_trainer::exercise(name, taken);
       dist_trainer::refuse_an_action(name);
       dist_trainer::destroy_in_flight(name);
-      std::printf("ok    %s: %d steps, %.0f episodes\n", name.c_str(), steps, episodes);
+      std::printf("ok    %s: %d steps, %.0f episodes\n", name.c_str(), taken, episodes);
     } catch (const std::exception& error) {
       ++failures;
       std::printf("FAIL  %s: %s\n", name.c_str(), error.what());
