@@ -66,7 +66,7 @@ def test_mistakes_are_told_before_anything_runs(tmp_path: Path) -> None:
         (["iterations=0"], "iterations"),
         ([f"output={tmp_path / 'no' / 'such' / 'folder.yaml'}"], "output"),
         (["run_dir=runs/mine"], "run_dir"),
-        (["env=tetris"], "env"),
+        (["env=solitaire"], "env"),
         (["total_envs=7"], "total_envs"),
     ):
         with pytest.raises(ConfigError, match=f"^{field}="):

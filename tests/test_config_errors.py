@@ -71,7 +71,7 @@ def assert_refused(done: subprocess.CompletedProcess[str], field: str, *valid: s
     ("settings", "field", "valid"),
     [
         (["env=breakot"], "env", ["did you mean breakout", "cartpole", "tmaze"]),
-        (["env.name=pong"], "env.name", ["no such environment", "breakout", "cartpole"]),
+        (["env.name=solitaire"], "env.name", ["no such environment", "breakout", "cartpole"]),
         (["+env.params.gravity=9.8"], "env.params.gravity", ["max_steps"]),
         (["env.params.gravity=9.8"], "env.params.gravity", ["env.params.max_steps"]),
         (["env.params.max_steps=0"], "env.params.max_steps", ["1", "1000000"]),

@@ -68,7 +68,7 @@ def test_calls_out_of_turn_are_refused(threads: int) -> None:
         ("cartpole", {"max_steps": float("nan")}, r"env\.params\.max_steps=-?nan: must be a whole number"),
         ("breakout", {"lives": 11}, r"env\.params\.lives=11: must be a whole number from 1 to 10"),
         ("breakout", {"balls": 3}, r"env\.params\.balls.*no such parameter; valid: lives, frame_skip, max_steps"),
-        ("pong", {}, r"env\.name=pong: no such environment; valid: breakout, cartpole, .*tmaze"),
+        ("solitaire", {}, r"env\.name=solitaire: no such environment; valid: acrobot, breakout, cartpole, .*tmaze"),
     ],
 )
 def test_bad_parameters_are_named_with_what_is_valid(name: str, params: dict[str, float], message: str) -> None:
