@@ -48,7 +48,7 @@ SOLVE = {
     "repeat_copy": Goal(4e6, 0.95),  # the return is the share of right symbols
     "deepsea": Goal(4e6, 0.985, settings=("env.params.size=10",)),
     "execution": Goal(4e6, -1.03, greedy=True),
-    "hvac": Goal(4e6, -43.4, greedy=True),
+    "hvac": Goal(5e6, -43.4, greedy=True),
 }
 RISE = {
     "breakout": Goal(2e7, metric="score"),
@@ -59,7 +59,7 @@ RISE = {
     "game2048": Goal(2e7, metric="max_tile"),
     "tetris": Goal(1e7, metric="lines"),
     "connect4": Goal(1e7, metric="points", evaluation=("episodes=200", "env.params.opponent=4")),  # two agents
-    "quadrotors": Goal(1e6, metric="in_time", settings=("total_envs=64",), evaluation=("episodes=20",)),
+    "quadrotors": Goal(1.2e6, metric="in_time", settings=("total_envs=128",), evaluation=("episodes=20",)),
 }
 
 
