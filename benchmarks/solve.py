@@ -45,8 +45,8 @@ SOLVE = {
     "acrobot": Goal(2e6, -100),
     "pendulum": Goal(4e6, -200, greedy=True),
     "tmaze": Goal(2e6, 0.95, "success"),
-    "repeat_copy": Goal(4e6, 0.95),  # the return is the share of right symbols
-    "deepsea": Goal(4e6, 0.985, settings=("env.params.size=10",)),
+    "repeat_copy": Goal(8e6, 0.95),  # the return is the share of right symbols
+    "deepsea": Goal(2e6, 0.985, greedy=True, settings=("env.params.size=10",)),
     "execution": Goal(4e6, -1.03, greedy=True),
     "hvac": Goal(5e6, -43.4, greedy=True),
 }
