@@ -30,7 +30,13 @@ from dist_trainer.config import TrainConfig
 from dist_trainer.envs import env_spec
 
 ITERATIONS, WARM_UP = {"cpu": 10, "cuda": 30}, {"cpu": 2, "cuda": 5}
-PHASES = ("rollout", "learn", "other")
+PHASES = {  # columns: the trainer's phases (stopwatch.py)
+    "rollout": ("environments", "inference", "copies"),
+    "gradient": ("gradient", "curvature"),
+    "optimizer": ("optimizer",),
+    "exchange": ("communication",),
+    "other": ("other",),
+}
 COLUMNS = ("environment", "LSTM", "precision", "learners", "steps/s", "limit", "ratio", *PHASES, "busy")
 
 
@@ -58,7 +64,9 @@ def train(device: str, learners: int, settings: list[str], samples: int, iterati
         def typical(tag: str) -> float:
             return median([point.value for point in events.Scalars(tag)][WARM_UP[device] :])
 
-        seconds = {phase: typical(f"perf/{phase}_seconds") for phase in PHASES}
+        seconds = {
+            column: sum(typical(f"perf/{phase}_seconds") for phase in phases) for column, phases in PHASES.items()
+        }
         return {"steps/s": typical("perf/env_steps_per_second")} | {
             phase: time / sum(seconds.values()) for phase, time in seconds.items()
         }
