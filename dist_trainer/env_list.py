@@ -79,7 +79,7 @@ def narrow(cells: dict[str, str]) -> dict[str, str]:
     short = {heading: text for heading, text in cells.items() if heading != "score"}
     short["sees"] = cells["sees"].replace(" x ", "x").removesuffix("s")
     short["does"] = cells["does"].replace(" x ", "x").replace(" choices", "").replace(", masked", " mask")
-    short["solved at"] = re.sub(r" *\(.*?\)", "", cells["solved at"])
+    short["solved at"] = re.sub(r" *\(.*?\)", "", cells["solved at"]).partition(":")[0]
     return short
 
 
