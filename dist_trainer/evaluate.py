@@ -11,13 +11,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dist_trainer.checkpoint import load_file
 from dist_trainer.config import EvaluateConfig, TrainConfig
 from dist_trainer.distributed import share_of_cores
 from dist_trainer.envs import statistics_names
-from dist_trainer.learner import make_observation_normalizer, make_policy
-from dist_trainer.policies import acting
+from dist_trainer.player import Player
 from dist_trainer.pools import make_pool
+from dist_trainer.trained import choose_device, load_policy
 
 
 @dataclass
@@ -30,35 +29,18 @@ class Score:
     return_standard_error: float  # from the spread over environments
 
 
-@torch.no_grad()
 def evaluate(config: EvaluateConfig, trained: TrainConfig, checkpoint: Path) -> Score:
     """One environment for each episode asked for. Raises ConfigError if the checkpoint is damaged."""
-    cuda = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
-    device = torch.device("cuda", 0) if cuda else torch.device("cpu")
     torch.set_num_threads(config.torch_threads or share_of_cores(1))
     threads = config.env_threads or share_of_cores(1)
     pool = make_pool(trained.env, num_envs=config.episodes, first_env=0, seed=config.seed, threads=threads)
     pool.reset()
-    saved = load_file(checkpoint)
-    policy = make_policy(trained, pool.spec, device)
-    policy.load_state_dict(saved["policy"])
-    observations = make_observation_normalizer(trained, pool.spec, device)
-    observations.load_state_dict(saved["observation_normalizer"])
+    device = choose_device(config.device)
+    player = Player(*load_policy(trained, pool.spec, checkpoint, device), pool, greedy=config.greedy)
 
-    state = policy.initial_state(pool.rows)
     first = np.zeros_like(pool.statistics)  # (episodes, 3 + metrics): each environment's, when its first episode ended
     for _ in range(config.max_steps):
-        parameters, _, state = acting(policy, observations(torch.from_numpy(pool.observations).to(device)), state)
-        noise = torch.from_numpy(pool.noise).to(device)
-        head = policy.action_head
-        if pool.spec.has_legal:
-            parameters = head.restrict(parameters, torch.from_numpy(pool.legal).to(device))
-        actions = head.mode(parameters) if config.greedy else head.sample(parameters, noise)
-        torch.from_numpy(pool.actions).copy_(actions)
-        pool.send()
-        pool.recv()
-        done = torch.from_numpy(pool.terminated | pool.truncated).to(device)
-        state = state.masked_fill(done[None, :, None], 0)
+        player.step()
         just_finished = (first[:, 0] == 0) & (pool.statistics[:, 0] >= pool.spec.num_agents)
         first[just_finished] = pool.statistics[just_finished]
         if first[:, 0].all():
