@@ -51,7 +51,8 @@ struct Breakout {
     return {.observation_shape = {kFeatures + kBricks},
             .action = ActionSpec::discrete(3),
             .num_agents = 1,
-            .metrics = {"score", "walls"}};
+            .metrics = {"score", "walls"},
+            .picture = {304, 288}};
   }
 
   void reset(const Params& params, Rng& rng) {
@@ -93,6 +94,35 @@ struct Breakout {
   void metrics(const Params&, std::span<float> out) const {
     out[0] = static_cast<float>(score);
     out[1] = static_cast<float>(walls_cleared);
+  }
+
+  void render(const Params& params, Canvas& canvas) const {
+    draw_header(canvas, Label("SCORE ", score), Label("WALL ", std::min(walls_cleared + 1, kWalls), "/", kWalls));
+    constexpr float kScale = 2, kLeft = 8, kTop = 34;
+    const auto at = [](float across, float down) { return Point{kLeft + kScale * across, kTop + kScale * down}; };
+    canvas.rect({kLeft, kTop - 4, kScale * kWidth, kScale * kHeight + 4}, palette::kPanel);
+    for (int brick = 0; brick < kBricks; ++brick) {
+      if (bricks[static_cast<std::size_t>(brick)] == 0) continue;
+      const int row = brick / kColumns, column = brick % kColumns;
+      const Point corner =
+          at(static_cast<float>(column) * kBrickWidth, kWallTop + static_cast<float>(row) * kBrickHeight);
+      const Box box{corner.x, corner.y, kScale * kBrickWidth, kScale * kBrickHeight};
+      canvas.rect(box.inset(0.5F), palette::kSeries[static_cast<std::size_t>(row)], 1.5F);
+    }
+    for (int left = 1; left < params.lives; ++left) {  // the balls after this one
+      const Color color = left < lives ? palette::kGold : palette::kGrid;
+      canvas.disc({static_cast<float>(canvas.width()) / 2 + 10 * static_cast<float>(left) -
+                       5 * static_cast<float>(params.lives),
+                   kHeaderHeight / 2},
+                  3.5F, color);
+    }
+    const Point middle = at(paddle, kHeight);
+    canvas.rect({middle.x - kScale * kPaddleHalf, middle.y, 2 * kScale * kPaddleHalf, 8}, palette::kAgent, 4);
+    for (int shade = 4; shade >= 0; --shade) {  // where it comes from, or would, had it not turned
+      const auto back = static_cast<float>(shade) * 1.5F;
+      const Point ball = at(std::clamp(x - back * vx, 0.0F, kWidth), std::clamp(y - back * vy, 0.0F, kHeight));
+      canvas.disc(ball, shade == 0 ? 4.5F : 3.5F, palette::kGold.faded(shade == 0 ? 255 : 70 - 14 * shade));
+    }
   }
 
  private:

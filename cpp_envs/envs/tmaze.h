@@ -29,7 +29,8 @@ struct TMaze {
             .num_agents = 1,
             .metrics = {"success"},
             .observation_low = 0,
-            .observation_high = 1};
+            .observation_high = 1,
+            .picture = {400, 176}};
   }
 
   void reset(const Params&, Rng& rng) {
@@ -60,6 +61,37 @@ struct TMaze {
   }
 
   void metrics(const Params&, std::span<float> out) const { out[0] = static_cast<float>(turned_right_way); }
+
+  // Forward is to the right, so that the left turn is upwards. The cue stays at the start, for those who have
+  // forgotten.
+  void render(const Params& params, Canvas& canvas) const {
+    draw_header(canvas, Label("POSITION ", position, "/", params.corridor),
+                Label("STEP ", steps, "/", params.max_steps()));
+    constexpr float kLeft = 52, kRight = 368, kMiddle = 101, kWide = 32,
+                    kArm = 62;  // the arms reach so far from the middle
+    const float length = kRight - kLeft, stride = length / static_cast<float>(params.corridor);
+    const auto along = [=](int place) { return kLeft + stride * static_cast<float>(place); };
+    for (const float edge : {3.0F, 0.0F}) {  // the walls, and the floor inside
+      const Color color = edge > 0 ? palette::kWall : palette::kPanel;
+      canvas.rect({kLeft - kWide / 2 - edge, kMiddle - kWide / 2 - edge, length + kWide + 2 * edge, kWide + 2 * edge},
+                  color);
+    }
+    for (const float edge : {3.0F, 0.0F}) {
+      const Color color = edge > 0 ? palette::kWall : palette::kPanel;
+      canvas.rect({kRight - kWide / 2 - edge, kMiddle - kArm - edge, kWide + 2 * edge, 2 * kArm + 2 * edge}, color);
+    }
+    canvas.rect({kLeft - kWide / 2, kMiddle - kWide / 2, length + kWide, kWide}, palette::kPanel);
+    if (stride >= 6) {
+      for (int place = 0; place < params.corridor; ++place) canvas.disc({along(place), kMiddle}, 1.5F, palette::kWall);
+    }
+    const float way = cue_is_right ? 1.0F : -1.0F;
+    canvas.disc({kRight, kMiddle + way * (kArm - kWide / 2)}, 9, palette::kGoal);
+    canvas.disc({kRight, kMiddle - way * (kArm - kWide / 2)}, 9, palette::kDanger);
+    const float sign = kMiddle + way * 42;
+    canvas.arrow({kLeft, sign - way * 14}, {kLeft, sign + way * 14}, 4,
+                 steps == 0 ? palette::kGold : palette::kGold.faded(110));
+    canvas.disc({along(position), kMiddle}, 10, palette::kAgent);
+  }
 };
 
 REGISTER_ENV(TMaze, "tmaze");
