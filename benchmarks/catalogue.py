@@ -4,19 +4,23 @@
 
 Everything is read from where it is declared: configs/env/NAME.yaml, the C++ struct, dist_trainer/env_scores.json and
 the reference players. Pictures are drawn by the environments themselves, after PLAYED random steps, into
-benchmarks/pictures/envs/. `--check` writes nothing and fails if the text on file is another.
+benchmarks/pictures/envs/, and envs.png beside it shows all at a glance. `--check` writes nothing and fails if the text
+on file is another.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.image
+import matplotlib.pyplot as plt
 
 from benchmarks.env_scores import RANDOM_EPISODES
 from benchmarks.reference import uniform_player
@@ -31,6 +35,8 @@ ROOT = Path(__file__).resolve().parents[1]
 CATALOGUE = ROOT / "cpp_envs" / "CATALOGUE.md"
 PICTURES = ROOT / "benchmarks" / "pictures" / "envs"
 CURVES = ROOT / "benchmarks" / "pictures" / "curves"  # NAME.png, where there is one
+SHEET = ROOT / "benchmarks" / "pictures" / "envs.png"
+SHEET_COLUMNS = 5
 PLAYED = 25  # steps
 
 HEAD = """\
@@ -39,6 +45,8 @@ HEAD = """\
 Written by `python -m benchmarks.catalogue`; the short form is `python -m dist_trainer.envs`. A score's place between
 the random player and the reference, `(x - random) / (reference - random)`, compares environments. Speed:
 `bash benchmarks/envs.sh`. An environment of your own: [README.md](README.md).
+
+![all of them](../benchmarks/pictures/envs.png)
 """
 
 
@@ -49,16 +57,33 @@ def draw(name: str, config: EnvConfig) -> Path | None:
         return None
     pool.reset()
     choose = uniform_player(pool)
-    for _ in range(PLAYED):
+    seen = [pool.render(0)]
+    while len(seen) <= PLAYED:
         pool.actions[:] = choose(pool)
         pool.send()
         pool.recv()
-        if (pool.terminated | pool.truncated).any():
+        if (pool.terminated | pool.truncated).all():
+            del seen[1 + 2 * len(seen) // 3 :]  # not the beginning of the next episode, nor quite its end
             break
+        seen.append(pool.render(0))
     PICTURES.mkdir(parents=True, exist_ok=True)
     file = PICTURES / f"{name}.png"
-    matplotlib.image.imsave(file, pool.render(0), metadata={"Software": ""})
+    matplotlib.image.imsave(file, seen[-1], metadata={"Software": ""})
     return file
+
+
+def draw_sheet(pictures: Mapping[str, Path]) -> None:
+    """All of them at a glance."""
+    rows = math.ceil(len(pictures) / SHEET_COLUMNS)
+    size = (2.2 * SHEET_COLUMNS, 2.0 * rows)
+    figure, axes = plt.subplots(rows, SHEET_COLUMNS, figsize=size, layout="constrained", squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, (name, file) in zip(axes.flat, pictures.items(), strict=False):
+        axis.imshow(matplotlib.image.imread(file))
+        axis.set_title(name, fontsize=9)
+    figure.savefig(SHEET, dpi=110, metadata={"Software": ""})
+    plt.close(figure)
 
 
 def facts(spec: EnvSpec, config: EnvConfig, score: EnvScore | None) -> list[tuple[str, str]]:
@@ -112,6 +137,7 @@ def main() -> int:
     if check:
         return int(text != CATALOGUE.read_text())
     CATALOGUE.write_text(text)
+    draw_sheet({name: PICTURES / f"{name}.png" for name in files if (PICTURES / f"{name}.png").exists()})
     return 0
 
 

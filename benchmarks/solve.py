@@ -1,12 +1,13 @@
 """One setting of all hyper-parameters for all environments: which does it solve, and which does it at least improve?
 
-    python -m benchmarks.solve [--seeds 1] [--folder runs/solve] [--rising] [ENV ...]
+    python -m benchmarks.solve [--seeds 1] [--folder runs/solve] [--rising] [--pictures FOLDER] [ENV ...]
 
 Trains each environment with the defaults of configs/ (only the number of steps is its own), one learner of one thread
 per run and as many runs at a time as there are cores, then evaluates the final checkpoint on environments of another
 seed. With --rising: the harder environments, for 10 to 20 million steps of their agents, which need not be solved but
 must come a tenth of the way from the random to the reference player. Runs that are in the folder already are not
-repeated. Prints a Markdown table and draws FOLDER/curves.png; exit status 1 if an environment was not solved, or has
+repeated. Prints a Markdown table and draws FOLDER/curves.png, and with --pictures also FOLDER/ENV.png, which the
+catalogue shows (benchmarks/pictures/curves); exit status 1 if an environment was not solved, or has
 not risen, with every seed.
 """
 
@@ -22,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.solve_curves import Curve, draw_curves, read_curve
+from benchmarks.solve_curves import Curve, draw_curve, draw_curves, read_curve
 from dist_trainer.scores import load_scores
 
 RISEN = 0.1  # normalized score of what has learned something
@@ -119,6 +120,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--folder", type=Path, default=Path("runs/solve"))
     parser.add_argument("--rising", action="store_true")
+    parser.add_argument("--pictures", type=Path)
     options = parser.parse_args()
     goals = {
         env: goal
@@ -148,9 +150,12 @@ def main() -> int:
         line, reached = row(env, goal, results[env])
         everything &= reached
         print(line)
-    draw_curves(
-        {env: [result.curve for result in found] for env, found in results.items()}, options.folder / "curves.png"
-    )
+    curves = {env: [result.curve for result in found] for env, found in results.items()}
+    draw_curves(curves, options.folder / "curves.png")
+    if options.pictures:
+        options.pictures.mkdir(parents=True, exist_ok=True)
+        for env, found in curves.items():
+            draw_curve(env, found, options.pictures / f"{env}.png")
     return 0 if everything else 1
 
 

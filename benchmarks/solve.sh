@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Trains the catalogue with one setting of all hyper-parameters, and says what it solves.
 #
-#   bash benchmarks/solve.sh [--seeds N] [--folder FOLDER] [--rising] [ENV ...]      (benchmarks/solve.py explains)
+#   bash benchmarks/solve.sh [--seeds N] [--folder FOLDER] [--rising] [--pictures FOLDER] [ENV ...]      (benchmarks/solve.py explains)
 #
 # Python: $PYTHON, else the virtual environment of launch/setup.sh.
 set -euo pipefail
