@@ -13,14 +13,14 @@ PLAIN = [name for name in ALL if name not in PICTURED]
 
 
 def pictures(pool: _cpp_envs.Pool) -> bytes:
-    return b"".join(pool.render(env).tobytes() for env in range(ENVS))
+    return b"".join(pool.render(env).tobytes() for env in (0, 5, ENVS - 1))
 
 
 @pytest.mark.parametrize("name", PICTURED)
 def test_a_picture_is_a_function_of_the_state(name: str) -> None:
     pool, same = make_pool(name), make_pool(name, threads=3)
     seen = set()
-    for _ in range(20):
+    for _ in range(12):
         picture = pool.render(0)
         assert picture.dtype == np.uint8 and picture.shape == (*_cpp_envs.spec(name, {}).picture, 3)
         assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 2
@@ -28,7 +28,7 @@ def test_a_picture_is_a_function_of_the_state(name: str) -> None:
         assert pictures(pool) == pictures(pool) == pictures(same)
         step(name, pool)
         step(name, same)
-    assert len(seen) > 10
+    assert len(seen) > 6
 
 
 @pytest.mark.parametrize("name", PICTURED)
