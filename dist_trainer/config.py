@@ -15,6 +15,21 @@ LARGEST_INT32 = 2**31 - 1  # the C++ pool counts environments and rows in int32
 
 
 @dataclass
+class ViewConfig:
+    """How people look at an environment, and play it: `watch`, `play`, `record`. No run depends on it."""
+
+    seconds_per_step: float | None = None  # of the world that is simulated; null: it has no clock
+    fps: float | None = None  # steps shown per second; null: as many as there are in a second of its world, else 8
+    turn_based: bool = False  # who plays is waited for
+    agents: list[str] = field(default_factory=list)  # their names, if they have any
+    actions: list[Any] = field(default_factory=list)  # names: of the choices; with several components a list for each
+    # component; of the numbers, if continuous
+    keys: dict[str, Any] = field(default_factory=dict)  # KEY, or KEY+KEY for both: a choice; with several components a
+    # list, null where the key says nothing; continuous: what the key adds to each number of `idle`
+    idle: Any = None  # the action while no key is down: like that of a key, or last (the one before)
+
+
+@dataclass
 class EnvConfig:
     """Which environment; `params` are the C++ struct's own parameters, checked there."""
 
@@ -28,6 +43,8 @@ class EnvConfig:
     step_timeout_s: float = 5.0  # processes: an environment that takes longer for a step hangs, and is given up
     max_restarts: int = 10  # processes: stop when more than so many are lost in steps one after the other
     worker_memory_mb: int | None = None  # of each process, beside the shared memory; an environment that leaks hits it
+    opponents: dict[str, Any] = field(default_factory=dict)  # parameter: the values by which evaluate measures it
+    view: ViewConfig = field(default_factory=ViewConfig)
 
 
 @dataclass

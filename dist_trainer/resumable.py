@@ -24,7 +24,7 @@ RESUMABLE = (
     *("collective_timeout_s", "device", "compile_optimizer", "torch_threads", "env_threads"),
     *("env_groups", "cuda_graphs", "rollout_memory"),
     *("env.check", "env.workers", "env.step_timeout_s", "env.max_restarts", "env.worker_memory_mb"),
-    "env.library",
+    *("env.library", "env.opponents.*", "env.view.*"),
     *("precision", "reduce_dtype", "preemption.*"),
 )
 NOT_RESUMABLE = "ppo.minibatches"
