@@ -73,3 +73,11 @@ def test_episodes_begin_like_gymnasiums() -> None:
 def test_the_reference_solves_it() -> None:
     returns = mountaincar.play(200, 7)
     assert -110 < np.mean(returns) < -90 and min(returns) > -130
+
+
+def test_it_may_begin_anywhere() -> None:
+    pool = make_pool("mountaincar", anywhere=0.5, num_envs=64)
+    starts = pool.buffers()["observations"].copy()
+    usual = (starts[:, 1] == 0) & (starts[:, 0] >= -0.6) & (starts[:, 0] < -0.4)
+    assert 0 < usual.sum() < len(starts)
+    assert (np.abs(starts[~usual, 1]) < 0.07).all() and np.ptp(starts[~usual, 0]) > 0.5

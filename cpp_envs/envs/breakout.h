@@ -98,9 +98,9 @@ struct Breakout {
 
   void render(const Params& params, Canvas& canvas) const {
     draw_header(canvas, Label("SCORE ", score), Label("WALL ", std::min(walls_cleared + 1, kWalls), "/", kWalls));
-    constexpr float kScale = 2, kLeft = 8, kTop = 34;
-    const auto at = [](float across, float down) { return Point{kLeft + kScale * across, kTop + kScale * down}; };
-    canvas.rect({kLeft, kTop - 4, kScale * kWidth, kScale * kHeight + 4}, palette::kPanel);
+    constexpr float kScale = 2, kMargin = 8, kTop = 34;
+    const auto at = [](float across, float down) { return Point{kMargin + kScale * across, kTop + kScale * down}; };
+    canvas.rect({kMargin, kTop - 4, kScale * kWidth, kScale * kHeight + 4}, palette::kPanel);
     for (int brick = 0; brick < kBricks; ++brick) {
       if (bricks[static_cast<std::size_t>(brick)] == 0) continue;
       const int row = brick / kColumns, column = brick % kColumns;

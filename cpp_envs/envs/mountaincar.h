@@ -17,7 +17,12 @@ struct MountainCar {
 
   struct Params {
     int max_steps = 200;
-    void visit(auto&& field) { field("max_steps", max_steps, 1, 1'000'000, "steps until the episode is truncated"); }
+    double anywhere = 0;
+    void visit(auto&& field) {
+      field("max_steps", max_steps, 1, 1'000'000, "steps until the episode is truncated");
+      // "Exploring starts", Sutton and Barto, "Reinforcement Learning" (2018), 5.3: chance alone never meets the flag.
+      field("anywhere", anywhere, 0.0, 1.0, "share of episodes that begin at any place with any speed, for training");
+    }
   };
 
   static constexpr double kForce = 0.001, kGravity = 0.0025, kMaxSpeed = 0.07;
@@ -36,10 +41,15 @@ struct MountainCar {
             .picture = {320, 240}};
   }
 
-  void reset(const Params&, Rng& rng) {
+  void reset(const Params& params, Rng& rng) {
+    push = steps = 0;
+    if (params.anywhere > 0 && rng.chance(static_cast<float>(params.anywhere))) {
+      position = rng.uniform(-1.19F, 0.5F);  // exact in float32: an observation shows the whole state
+      velocity = rng.uniform(-0.069F, 0.069F);
+      return;
+    }
     position = rng.uniform(-0.6F, -0.4F);
     velocity = 0;
-    push = steps = 0;
   }
 
   StepResult step(const Params& params, std::int32_t action, Rng&) {
