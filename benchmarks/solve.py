@@ -61,8 +61,8 @@ RISE = {
     "maze": Goal(2e7, metric="success", evaluation=("episodes=200", "env.params.start_level=1000000000")),
     "snake": Goal(1e5, metric="length", settings=("total_envs=16",), evaluation=("episodes=4",)),  # of 256 agents
     "game2048": Goal(2e7, metric="max_tile"),
-    "tetris": Goal(1e7, metric="lines"),
-    "connect4": Goal(1e7, metric="points", evaluation=("episodes=200", "env.params.opponent=4")),  # two agents
+    "tetris": Goal(2e7, metric="lines"),
+    "connect4": Goal(1e7, metric="points", settings=("env.params.opponent=4",)),
     "quadrotors": Goal(1.2e6, metric="in_time", settings=("total_envs=128",), evaluation=("episodes=20",)),
 }
 

@@ -62,6 +62,15 @@ def without_full_rows(board: Cells) -> tuple[Cells, int]:
     return frozenset((x, y - sum(row < y for row in full)) for x, y in board if y not in full), len(full)
 
 
+def holes(board: Cells) -> int:
+    """Empty cells with a filled one above."""
+    return sum(
+        (x, y) not in board and any((x, above) in board for above in range(y, HEIGHT))
+        for x in range(WIDTH)
+        for y in range(HEIGHT)
+    )
+
+
 def read(observation: NDArray[np.float32]) -> tuple[Cells, int]:
     """The board and the piece; the heights must be those of the board."""
     board = frozenset((i % WIDTH, i // WIDTH) for i in np.flatnonzero(observation[:200]).tolist())
@@ -85,10 +94,11 @@ def fills_well(buffers: Buffers) -> NDArray[np.float64]:
 
 
 def test_every_step_is_that_of_cells_that_fall() -> None:
-    pieces = 60
-    pool = make_pool("tetris", num_envs=ENVS, pieces=pieces)
+    pieces, hole_cost = 60, 0.5
+    pool = make_pool("tetris", num_envs=ENVS, pieces=pieces, hole_cost=hole_cost)
     buffers = pool.buffers()
     lines, placed, dealt = [0] * ENVS, [0] * ENVS, Counter[int]()
+    returns = [0.0] * ENVS
     finished, ends = np.zeros(5), Counter[str]()
     for _ in range(130):
         before = [read(observation) for observation in buffers["observations"]]
@@ -101,7 +111,9 @@ def test_every_step_is_that_of_cells_that_fall() -> None:
         pool.recv()
         for i, (board, _) in enumerate(before):
             expected_board, cleared = without_full_rows(board | options[i][int(actions[i, 0])])
-            assert buffers["rewards"][i] == cleared
+            reward = cleared - hole_cost * (holes(expected_board) - holes(board))
+            assert buffers["rewards"][i] == reward
+            returns[i] += reward
             lines[i] += cleared
             placed[i] += 1
             ended, cut = bool(buffers["terminated"][i]), bool(buffers["truncated"][i])
@@ -119,9 +131,10 @@ def test_every_step_is_that_of_cells_that_fall() -> None:
                 assert cut == (placed[i] == pieces)
             if ended or cut:
                 assert not read(buffers["observations"][i])[0]
-                finished += [1, lines[i], placed[i], lines[i], placed[i]]
+                finished += [1, returns[i], placed[i], lines[i], placed[i]]
                 ends["ended" if ended else "cut"] += 1
                 lines[i] = placed[i] = 0
+                returns[i] = 0
     assert pool.take_statistics() == pytest.approx(finished.tolist())
     assert ends["lines"] > 300 and ends["ended"] > 20 and ends["cut"] > 20
     expected_count = dealt.total() / 7

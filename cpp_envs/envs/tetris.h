@@ -2,7 +2,8 @@
 // "Building controllers for Tetris", ICGA Journal 32, 2009): each step shows the board and one of the seven pieces, all
 // equally likely, and the action says how often it is turned and where it falls straight down. Full rows vanish. A
 // placement is legal if the piece then lies within the board; the game ends when the next piece has none, and is
-// truncated after so many pieces. The reward is the number of rows.
+// truncated after so many pieces. The reward is the number of rows, less a cost for each empty cell that gets covered,
+// which is given back when it is open again.
 // Solved: as many rows per game as Dellacherie's controller (0.4 per piece that may be placed).
 #pragma once
 
@@ -21,7 +22,12 @@ struct Tetris {
 
   struct Params {
     int pieces = 500;
-    void visit(auto&& field) { field("pieces", pieces, 1, 1'000'000'000, "placed in a game, then it is truncated"); }
+    double hole_cost = 0.25;
+    void visit(auto&& field) {
+      field("pieces", pieces, 1, 1'000'000'000, "placed in a game, then it is truncated");
+      field("hole_cost", hole_cost, 0.0, 100.0,
+            "of the reward for each empty cell below a filled one, back when it opens");
+    }
   };
 
   std::array<std::uint16_t, kHeight> rows;  // from the lowest; bit x is column x
@@ -48,11 +54,22 @@ struct Tetris {
   }
 
   StepResult step(const Params& params, std::int32_t action, Rng& rng) {
+    const int holes_before = holes();
     const int cleared = place(kShapes[index(piece)][index(action / kWidth)], action % kWidth, landings[index(action)]);
     lines += cleared;
     ++placed;
+    const double shaping = params.hole_cost * (holes_before - holes());
     const bool over = !deal(rng);
-    return {.reward = static_cast<float>(cleared), .terminated = over, .truncated = !over && placed >= params.pieces};
+    return {.reward = static_cast<float>(cleared + shaping),
+            .terminated = over,
+            .truncated = !over && placed >= params.pieces};
+  }
+
+  // Empty cells below a filled one of their column.
+  int holes() const {
+    int below = 0;
+    for (const int height : heights) below += height;
+    return below - (4 * placed - kWidth * lines);  // each piece has filled four
   }
 
   // {cells from the lowest row, heights of the columns, each one's less its left neighbour's, which piece}

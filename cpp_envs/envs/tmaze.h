@@ -67,28 +67,22 @@ struct TMaze {
   void render(const Params& params, Canvas& canvas) const {
     draw_header(canvas, Label("POSITION ", position, "/", params.corridor),
                 Label("STEP ", steps, "/", params.max_steps()));
-    constexpr float kLeft = 52, kRight = 368, kMiddle = 101, kWide = 32,
-                    kArm = 62;  // the arms reach so far from the middle
-    const float length = kRight - kLeft, stride = length / static_cast<float>(params.corridor);
-    const auto along = [=](int place) { return kLeft + stride * static_cast<float>(place); };
-    for (const float edge : {3.0F, 0.0F}) {  // the walls, and the floor inside
-      const Color color = edge > 0 ? palette::kWall : palette::kPanel;
-      canvas.rect({kLeft - kWide / 2 - edge, kMiddle - kWide / 2 - edge, length + kWide + 2 * edge, kWide + 2 * edge},
-                  color);
-    }
-    for (const float edge : {3.0F, 0.0F}) {
-      const Color color = edge > 0 ? palette::kWall : palette::kPanel;
-      canvas.rect({kRight - kWide / 2 - edge, kMiddle - kArm - edge, kWide + 2 * edge, 2 * kArm + 2 * edge}, color);
-    }
-    canvas.rect({kLeft - kWide / 2, kMiddle - kWide / 2, length + kWide, kWide}, palette::kPanel);
+    constexpr float kStart = 52, kEnd = 368, kMiddle = 101, kHalf = 16;  // of the corridor's width
+    constexpr float kReach = 62;                                         // of the arms, from the middle
+    constexpr Box kCorridor{kStart - kHalf, kMiddle - kHalf, kEnd - kStart + 2 * kHalf, 2 * kHalf};
+    constexpr Box kArms{kEnd - kHalf, kMiddle - kReach, 2 * kHalf, 2 * kReach};
+    for (const Box& box : {kCorridor, kArms}) canvas.rect(box.inset(-3), palette::kWall);
+    for (const Box& box : {kCorridor, kArms}) canvas.rect(box, palette::kPanel);
+    const float stride = (kEnd - kStart) / static_cast<float>(params.corridor);
+    const auto along = [=](int place) { return kStart + stride * static_cast<float>(place); };
     if (stride >= 6) {
       for (int place = 0; place < params.corridor; ++place) canvas.disc({along(place), kMiddle}, 1.5F, palette::kWall);
     }
     const float way = cue_is_right ? 1.0F : -1.0F;
-    canvas.disc({kRight, kMiddle + way * (kArm - kWide / 2)}, 9, palette::kGoal);
-    canvas.disc({kRight, kMiddle - way * (kArm - kWide / 2)}, 9, palette::kDanger);
+    canvas.disc({kEnd, kMiddle + way * (kReach - kHalf)}, 9, palette::kGoal);
+    canvas.disc({kEnd, kMiddle - way * (kReach - kHalf)}, 9, palette::kDanger);
     const float sign = kMiddle + way * 42;
-    canvas.arrow({kLeft, sign - way * 14}, {kLeft, sign + way * 14}, 4,
+    canvas.arrow({kStart, sign - way * 14}, {kStart, sign + way * 14}, 4,
                  steps == 0 ? palette::kGold : palette::kGold.faded(110));
     canvas.disc({along(position), kMiddle}, 10, palette::kAgent);
   }
