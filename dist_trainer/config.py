@@ -150,6 +150,9 @@ class TrainConfig:
 
     log_every: int = 1  # iterations between points in TensorBoard
     diagnostics_every: int = 50  # iterations between looks at noise, preconditioners, update sizes; 0: never, no cost
+    histograms_every: int = 100  # iterations between histograms of weights and gradients in TensorBoard; 0: never
+    replay_minutes: float = 10.0  # between replays (GIF) of the policy in TensorBoard, and one at the end; 0: never
+    replay_steps: int = 250  # of a replay; fewer where pictures are large
     check_every: int = 10  # iterations between comparisons of the learners' weights; 0: never
     on_drift: str = "stop"  # if they differ: stop | resync (overwrite the minority's; of two, the second's)
     checkpoint_every: int | None = None  # iterations between checkpoints

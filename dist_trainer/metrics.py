@@ -1,6 +1,6 @@
 """What a run reports: episode scores over a window, and TensorBoard events that survive kill and resume.
 
-Tags: env/ (episodes), losses/, charts/ (the run), perf/ (speed). The x-axis is env_steps of all learners.
+Tags are explained in CONTRIBUTING.md. The x-axis is env_steps of all learners.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard.summary import scalar
 from torch.utils.tensorboard.summary import text as text_summary
@@ -76,6 +77,10 @@ class EventWriter:
             self._add(Event(wall_time=time.time(), step=env_steps, summary=scalar(tag, value)))
         if time.monotonic() - self._flushed_at > FLUSH_EVERY_S:
             self._flush()
+
+    def add(self, summary: Summary, env_steps: int) -> None:
+        """What is no scalar."""
+        self._add(Event(wall_time=time.time(), step=env_steps, summary=summary))
 
     def text(self, tag: str, text: str) -> None:
         self._add(Event(wall_time=time.time(), step=0, summary=text_summary(tag, text)))

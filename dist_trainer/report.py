@@ -14,17 +14,21 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from dist_trainer import stopwatch
+from dist_trainer import replay, stopwatch, tensorboard_page
+from dist_trainer.config import TrainConfig
 from dist_trainer.console import Progress
 from dist_trainer.envs import statistics_names
+from dist_trainer.keyed import keyed_seed
 from dist_trainer.learner import Learner
 from dist_trainer.metrics import EpisodeWindow, EventWriter
 from dist_trainer.phase_times import PhaseTimes, own_rows
 from dist_trainer.ppo import LOSS_SUMS, RETURN_SUMS, explained_variance
 from dist_trainer.run_folder import TENSORBOARD_FOLDER
+from dist_trainer.system_facts import system_facts
 from dist_trainer.update import Update
 
 MOST_FAULTS_SHOWN = 5  # of an iteration, by each learner
+LEAST_BEFORE_LAST_S = 10.0  # since the last replay, or the start: then there is one at the end
 
 
 @dataclass(frozen=True)
@@ -81,11 +85,17 @@ class Report:
         self.progress = Progress(learner.world.is_first, title_of(learner, run_dir), config.total_env_steps)
         self.events: EventWriter | None = None
         self.in_trouble = False  # events wait for a disk that is full
+        self.replayed_at = self.started
+        self.can_replay = learner.pool.spec.picture is not None
         if learner.world.is_first:
             self.events = EventWriter(run_dir / TENSORBOARD_FOLDER, saved["event_sizes"] if saved else None)
             if saved is None:
                 yaml = OmegaConf.to_yaml(OmegaConf.structured(config))
                 self.events.text("config", "```yaml\n" + yaml + "```")
+                self.events.add(tensorboard_page.layout(self.names, learner.world.size), 0)
+                results = [*(f"env/{name}" for name in self.names), "perf/env_steps_per_second", "charts/seconds"]
+                for summary in tensorboard_page.session_start(config, learner.world.size, results):
+                    self.events.add(summary, 0)
             how = "resumes" if saved else "starts"
             self.progress.say(
                 f"{config.env.name} {how} at {learner.env_steps:,} of {config.total_env_steps:,.0f} steps; "
@@ -140,15 +150,49 @@ class Report:
         values |= facts
         values["charts/iteration"] = learner.iteration
         values["charts/seconds"] = self.seconds
+        if config.env.view.seconds_per_step:
+            years = tensorboard_page.years_of_play(learner.env_steps, config.env.view.seconds_per_step)
+            values["charts/years_of_play"] = years
+        values |= system_facts(learner.world.device)
         last = learner.finished
         points = values if learner.iteration % config.log_every == 0 or last else {}
         points = points | {f"diagnostics/{name}": value for name, value in update.diagnostics.items()}
         if points:
             self.events.write(points, learner.env_steps)
             self._tell_trouble(self.events)
+        if config.histograms_every and (last or learner.iteration % config.histograms_every == 0):
+            for summary in tensorboard_page.histograms(learner.policy):
+                self.events.add(summary, learner.env_steps)
+        if self._replay_is_due(config, last):
+            self._replay(learner, self.events)
+        if last:
+            self.events.add(tensorboard_page.session_end(), learner.env_steps)
         if update.undone:
             self.progress.say(f"iteration {learner.iteration}: an update was undone: not finite, or too large a weight")
         self.progress.update(learner.env_steps, self.seconds, values, totals.times, last)
+
+    def _replay_is_due(self, config: TrainConfig, last: bool) -> bool:
+        since = time.perf_counter() - self.replayed_at
+        wait = min(60 * config.replay_minutes, LEAST_BEFORE_LAST_S) if last else 60 * config.replay_minutes
+        return self.can_replay and config.replay_minutes > 0 and since >= wait
+
+    def _replay(self, learner: Learner, events: EventWriter) -> None:
+        """A game of the present policy, which no training depends on."""
+        config = learner.config
+        try:
+            pictures = replay.play(
+                config.env,
+                *(learner.policy, learner.observations),
+                seed=keyed_seed(config.seed, "replay", learner.iteration),
+                steps=config.replay_steps,
+            )
+        except (RuntimeError, ValueError) as error:
+            self.can_replay = False
+            self.progress.say(f"WARNING: no replays any more: {error}; the run goes on")
+            return
+        speed = replay.speed_of(config.env.view)
+        events.add(tensorboard_page.moving_picture("replay", pictures, speed), learner.env_steps)
+        self.replayed_at = time.perf_counter()
 
     def _tell_trouble(self, events: EventWriter) -> None:
         """That TensorBoard's files cannot be written, and that they can be again; once each."""

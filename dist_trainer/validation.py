@@ -156,13 +156,14 @@ def validate_train(config: TrainConfig, world_size: int) -> None:
 
 def check_settings(config: TrainConfig) -> None:
     """Refuses values and combinations that cannot work. Raises ConfigError."""
-    _at_least(config, "", 1, "total_envs", "horizon", "total_env_steps", "log_every")
+    _at_least(config, "", 1, "total_envs", "horizon", "total_env_steps", "log_every", "replay_steps")
     _threads(config)
     _at_least(
         config, "", 1, "env_groups", "checkpoint_every", "keep_checkpoints", "max_bad_updates", "collective_timeout_s"
     )
     _workers(config.env)
-    _at_least(config, "", 0, "seed", "check_every", "diagnostics_every", "max_rollbacks")
+    _at_least(config, "", 0, "seed", "check_every", "diagnostics_every", "max_rollbacks", "histograms_every")
+    _at_least(config, "", 0, "replay_minutes")
     _require(config.max_weight > 0, "max_weight", config.max_weight, "must be above 0")
     _require(config.seed < 2**63, "seed", config.seed, "must be below 2**63")
     _require(config.checkpoint_minutes > 0, "checkpoint_minutes", config.checkpoint_minutes, "must be above 0")

@@ -45,6 +45,7 @@ SETTINGS = [
     f"total_env_steps={ITERATIONS * 64 * 16}",
     "checkpoint_every=2",
     "keep_checkpoints=1000",
+    "histograms_every=7",
 ]
 DEADLINE_S = 120.0
 
@@ -179,7 +180,7 @@ def state(checkpoint: dict[str, Any]) -> dict[str, Any]:
     return kept | {"window": checkpoint["extra"]["window"]}
 
 
-OF_CLOCKS = ("perf/", "learners/", "charts/seconds")  # tags that no two runs share
+OF_CLOCKS = ("perf/", "learners/", "system/", "charts/seconds")  # tags that no two runs share
 
 
 def curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
