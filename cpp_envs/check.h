@@ -93,12 +93,13 @@ class ObservationCheck {
 };
 
 // Whether an environment has a render() and says how large its picture is, or neither.
-inline void check_picture(const std::string& name, PictureSize picture, bool has_render) {
+inline void check_picture(const std::string& name, PictureSize picture, bool has_render, bool has_places) {
   constexpr int kMaxSide = 4096;
   const auto [width, height] = picture;
   if (has_render != (width != 0 || height != 0)) {
     throw std::logic_error(name + ": render(const Params&, Canvas&) const and spec()'s picture need each other");
   }
+  if (has_places && !has_render) throw std::logic_error(name + ": places() are those in a picture; it has no render()");
   if (has_render && (std::min(width, height) < 1 || std::max(width, height) > kMaxSide)) {
     throw std::logic_error(name + ": its picture is " + std::to_string(width) + " x " + std::to_string(height) +
                            " pixels, each must be 1 to " + std::to_string(kMaxSide));

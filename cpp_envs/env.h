@@ -19,6 +19,7 @@
 //     void legal(const Params&, std::span<bool> out) const;            // optional: (agents, choices), see below
 //     void resting(const Params&, std::span<bool> out) const;          // optional: (agents,), see below
 //     void render(const Params&, Canvas&) const;                       // optional, with Spec::picture: see below
+//     void places(const Params&, std::span<Point> out) const;          // optional, with render: (agents,), see below
 //   };
 //
 // Discrete actions that are not always all legal: `legal` writes true or false for every choice of every component, one
@@ -43,6 +44,9 @@
 //     const Pose agent(board.cell(x, y).center(), angle);
 //     canvas.polygon({agent(9, 0), agent(-6, -6), agent(-6, 6)}, palette::kAgent);
 //   }
+//
+// Where there are many agents, `places` says where in the picture each one is, kNowhere if it is not there: so that a
+// click selects one, and a mark shows which.
 #pragma once
 
 #include <cstdint>
@@ -135,5 +139,9 @@ template <class E>
 concept HasPicture = requires(const E& fixed, const typename E::Params& params, Canvas& canvas) {
   { fixed.render(params, canvas) } -> std::same_as<void>;
 };
+
+template <class E>
+concept HasPlaces =
+    requires(const E& fixed, const typename E::Params& params, std::span<Point> out) { fixed.places(params, out); };
 
 }  // namespace dist_trainer

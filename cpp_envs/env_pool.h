@@ -49,7 +49,7 @@ class EnvPool final : public Pool {
     if (HasLegal<E> && spec().action.kind == ActionKind::kContinuous) {
       throw std::logic_error(this->config().name + ": continuous actions are all legal; it has a legal()");
     }
-    check_picture(this->config().name, spec().picture, HasPicture<E>);
+    check_picture(this->config().name, spec().picture, HasPicture<E>, HasPlaces<E>);
     if (!kOneAgent) results_.resize(static_cast<std::size_t>(rows()));
     metrics_.resize(static_cast<std::size_t>(rows()) * spec().metrics.size());
     if (HasResting<E>) rests_ = std::make_unique<bool[]>(static_cast<std::size_t>(rows()));
@@ -61,6 +61,7 @@ class EnvPool final : public Pool {
 
  private:
   E& state(int env) const { return *std::launder(reinterpret_cast<E*>(states_ + sizeof(E) * index(env))); }
+  static const E& state_at(const std::byte* at) { return *std::launder(reinterpret_cast<const E*>(at)); }
   static std::size_t index(int env) { return static_cast<std::size_t>(env); }
   std::size_t agents() const { return kOneAgent ? 1 : Pool::agents(); }  // known to the compiler where it is one
   std::size_t components() const { return kOneAction ? 1 : static_cast<std::size_t>(spec_.action.components()); }
@@ -165,6 +166,7 @@ class EnvPool final : public Pool {
     } else if (job == Job::kStep) {
       notes.take_note(env, Phase::kStep);
       if (step(env, notes)) {
+        keep_end(env);
         notes.take_note(env, Phase::kReset);
         reset_state(env);
       }
@@ -182,8 +184,13 @@ class EnvPool final : public Pool {
     return true;
   }
 
-  void draw([[maybe_unused]] int env, [[maybe_unused]] Canvas& canvas) const override {
-    if constexpr (HasPicture<E>) state(env).render(params_, canvas);
+  void draw([[maybe_unused]] const std::byte* state, [[maybe_unused]] Canvas& canvas) const override {
+    if constexpr (HasPicture<E>) state_at(state).render(params_, canvas);
+  }
+
+  bool find([[maybe_unused]] const std::byte* state, [[maybe_unused]] std::span<Point> out) const override {
+    if constexpr (HasPlaces<E>) state_at(state).places(params_, out);
+    return HasPlaces<E>;
   }
 
   // True if the environment must be reset.

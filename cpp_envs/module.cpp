@@ -4,6 +4,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <optional>
+
 #include "kernels.h"
 #include "load_library.h"
 #include "local_group.h"
@@ -68,10 +70,23 @@ py::array_t<std::uint8_t> snapshot(dt::Pool& pool) {
   return out;
 }
 
-py::array_t<std::uint8_t> render(const dt::Pool& pool, int env) {
+py::array_t<std::uint8_t> render(const dt::Pool& pool, int env, bool at_end) {
   const auto [width, height] = pool.spec().picture;
   py::array_t<std::uint8_t> out({static_cast<py::ssize_t>(height), static_cast<py::ssize_t>(width), py::ssize_t{3}});
-  pool.render(env, out.mutable_data());
+  pool.render(env, at_end, out.mutable_data());
+  return out;
+}
+
+// (agents, 2) x and y in the picture, negative where an agent is nowhere; None if the environment does not say.
+std::optional<py::array_t<float>> places(const dt::Pool& pool, int env) {
+  std::vector<dt::Point> points(static_cast<std::size_t>(pool.spec().num_agents));
+  if (!pool.places(env, points)) return std::nullopt;
+  py::array_t<float> out({static_cast<py::ssize_t>(points.size()), py::ssize_t{2}});
+  auto entries = out.mutable_unchecked<2>();
+  for (py::ssize_t i = 0; i < entries.shape(0); ++i) {
+    entries(i, 0) = points[static_cast<std::size_t>(i)].x;
+    entries(i, 1) = points[static_cast<std::size_t>(i)].y;
+  }
   return out;
 }
 
@@ -175,7 +190,10 @@ PYBIND11_MODULE(_cpp_envs, m) {
            })
       .def("snapshot", &snapshot)
       .def("restore", &restore)
-      .def("render", &render, py::arg("env"))
+      .def("keep_ends", &dt::Pool::keep_ends)
+      .def("ends", &dt::Pool::ends, py::arg("env"))
+      .def("render", &render, py::arg("env"), py::arg("at_end") = false)
+      .def("places", &places, py::arg("env"))
       .def_property_readonly("memory_bytes", &dt::Pool::memory_bytes);
 
   py::class_<dt::LocalGroup>(m, "LocalGroup")

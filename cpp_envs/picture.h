@@ -65,10 +65,15 @@ inline void draw_header(Canvas& canvas, std::string_view left, std::string_view 
 }
 
 // What of the picture is below the header, without a margin on all sides.
-inline Box below_header(const Canvas& canvas, float margin = 8) {
-  const auto width = static_cast<float>(canvas.width()), height = static_cast<float>(canvas.height());
-  return Box{0, kHeaderHeight, width, height - kHeaderHeight}.inset(margin);
+inline Box below_header(int width, int height, float margin = 8) {
+  return Box{0, kHeaderHeight, static_cast<float>(width), static_cast<float>(height) - kHeaderHeight}.inset(margin);
 }
+inline Box below_header(const Canvas& canvas, float margin = 8) {
+  return below_header(canvas.width(), canvas.height(), margin);
+}
+
+// Of an agent that is not in the picture.
+inline constexpr Point kNowhere{-1, -1};
 
 // A bar that is filled from the left by a part from 0 to 1.
 inline void draw_gauge(Canvas& canvas, const Box& box, float part, Color color) {

@@ -17,6 +17,7 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -190,12 +191,40 @@ class Pool {
     recv();
   }
 
-  // Draws environment `env` as the last step left it into (picture.height, picture.width, 3) bytes.
-  void render(int env, std::uint8_t* pixels) const {
+  // From now on the state at the end of each environment's latest episode is kept: a step that ends one begins the
+  // next, and so nobody would ever see it.
+  void keep_ends() {
+    require_idle("keep_ends");
+    if (!threads_) throw std::logic_error("keep_ends() is for threads: processes have memory of their own");
+    ends_.resize(static_cast<std::size_t>(config_.num_envs) * state_bytes_);
+    end_counts_.resize(static_cast<std::size_t>(config_.num_envs));
+  }
+
+  // How many episodes of all its agents environment `env` has ended since keep_ends().
+  std::int64_t ends(int env) const {
+    require_ready("ends");
+    return end_counts_.at(static_cast<std::size_t>(env));
+  }
+
+  // Draws environment `env` into (picture.height, picture.width, 3) bytes: as the last step left it or, if `at_end`, as
+  // its latest episode ended.
+  void render(int env, bool at_end, std::uint8_t* pixels) const {
     require_ready("render");
     check_render(config_.name, spec_.picture, env, config_.num_envs);
+    const auto i = static_cast<std::size_t>(env);
+    if (at_end && (end_counts_.empty() || end_counts_[i] == 0)) {
+      throw std::logic_error("render(" + std::to_string(env) +
+                             ", at_end=True): no episode has ended since keep_ends()");
+    }
     Canvas canvas(pixels, spec_.picture.width, spec_.picture.height);
-    draw(env, canvas);
+    draw((at_end ? ends_.data() : states_) + i * state_bytes_, canvas);
+  }
+
+  // Where in that picture each agent is, into (agents); false, and nothing written, if the environment does not say.
+  bool places(int env, std::span<Point> out) const {
+    require_ready("places");
+    check_render(config_.name, spec_.picture, env, config_.num_envs);
+    return find(states_ + static_cast<std::size_t>(env) * state_bytes_, out);
   }
 
   // In a worker process: does its slice of a job, or what is left of it, and notes in the slot how far it is.
@@ -216,7 +245,17 @@ class Pool {
  protected:
   // In a thread: works on environments [first, last) of this pool and touches nothing of the others.
   virtual void run_envs(Job job, int first, int last) = 0;
-  virtual void draw(int env, Canvas& canvas) const = 0;
+  // Of the environment whose state lies there.
+  virtual void draw(const std::byte* state, Canvas& canvas) const = 0;
+  virtual bool find(const std::byte* state, std::span<Point> out) const = 0;
+
+  // Called at the end of an episode, before the reset.
+  void keep_end(int env) {
+    if (ends_.empty()) return;
+    const auto i = static_cast<std::size_t>(env);
+    std::memcpy(&ends_[i * state_bytes_], states_ + i * state_bytes_, state_bytes_);
+    ++end_counts_[i];
+  }
 
   void stop_workers() {
     if (threads_) threads_->stop();
@@ -262,6 +301,8 @@ class Pool {
   std::byte* states_ = nullptr;
   std::uint64_t* steps_ = nullptr;
   Episode* episodes_ = nullptr;
+  std::vector<std::byte> ends_;           // as states_; empty without keep_ends()
+  std::vector<std::int64_t> end_counts_;  // (num_envs,) likewise
 
  private:
   void require_idle(const char* call) const {

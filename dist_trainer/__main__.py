@@ -9,6 +9,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 
+from dist_trainer import plan_view
 from dist_trainer.config_files import take_config_dirs
 from dist_trainer.errors import ConfigError, choices
 from dist_trainer.help import OVERVIEW, verb_help
@@ -34,6 +35,27 @@ def run_evaluate(arguments: Sequence[str]) -> int:
     from dist_trainer.evaluate import run
 
     return run(*plan)
+
+
+def run_watch(arguments: Sequence[str]) -> int:
+    plan = plan_view.plan_watch(arguments)
+    from dist_trainer import watch
+
+    return watch.run_watch(*plan)
+
+
+def run_play(arguments: Sequence[str]) -> int:
+    plan = plan_view.plan_play(arguments)
+    from dist_trainer import watch
+
+    return watch.run_play(*plan)
+
+
+def run_record(arguments: Sequence[str]) -> int:
+    plan = plan_view.plan_record(arguments)
+    from dist_trainer import record
+
+    return record.run_record(*plan)
 
 
 def run_autotune(arguments: Sequence[str]) -> int:
@@ -72,6 +94,9 @@ def run_new_env(arguments: Sequence[str]) -> int:
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": run_train,
     "evaluate": run_evaluate,
+    "watch": run_watch,
+    "play": run_play,
+    "record": run_record,
     "autotune": run_autotune,
     "doctor": run_doctor,
     "envs": run_envs,

@@ -25,7 +25,8 @@ from dist_trainer.cli import apply, compose_train, parse
 from dist_trainer.config import AutotuneConfig, TrainConfig
 from dist_trainer.config_files import config_dir
 from dist_trainer.errors import ConfigError
-from dist_trainer.plan import check_writable, plan_train
+from dist_trainer.plan import plan_train
+from dist_trainer.plan_trained import check_writable
 from dist_trainer.process import end_with_parent
 from dist_trainer.run_folder import TENSORBOARD_FOLDER
 from dist_trainer.validation import validate_autotune

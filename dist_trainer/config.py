@@ -26,6 +26,7 @@ class ViewConfig:
     # component; of the numbers, if continuous
     keys: dict[str, Any] = field(default_factory=dict)  # KEY, or KEY+KEY for both: a choice; with several components a
     # list, null where the key says nothing; continuous: what the key adds to each number of `idle`
+    planes: list[int] = field(default_factory=list)  # [height, width] of the planes that a flat observation consists of
     idle: Any = None  # the action while no key is down: like that of a key, or last (the one before)
 
 
@@ -189,8 +190,59 @@ class EvaluateConfig:
     device: str = "auto"  # auto | cpu | cuda
     torch_threads: int | None = None  # default: all cores
     env_threads: int | None = None  # the same
+    opponents: bool = True  # and a table of scores against each of env.opponents (configs/env), where there are any
     require_mean_return: float | None = None  # exit with status 1 below it
     json: str | None = None  # also write the result to this file
+
+
+@dataclass
+class WatchConfig:
+    """`python -m dist_trainer watch`."""
+
+    checkpoint: str = "???"  # a run folder (its newest checkpoint) or a checkpoint
+    library: str | None = None  # of the run's environment: to name it here is to trust it
+    best: bool = False  # of a run folder the checkpoint of the highest score, not the newest
+    greedy: bool = False  # the most likely action instead of a sampled one; key s changes it
+    seed: int = 12345  # of the environment and of sampling
+    show: int = 0  # which environment: its number, as in a training of more than so many; key n shows the next
+    fps: float | None = None  # steps per second; default: as the environment's yaml says (env.view)
+    device: str = "cpu"  # auto | cpu | cuda
+    steps: int | None = None  # close the window after so many
+
+
+@dataclass
+class PlayConfig:
+    """`python -m dist_trainer play`."""
+
+    checkpoint: str | None = None  # a run folder or a checkpoint, whose agents you play with or against; null: alone
+    library: str | None = None  # of the run's environment: to name it here is to trust it
+    best: bool = False  # of a run folder the checkpoint of the highest score, not the newest
+    always: bool | None = None  # you decide without holding a key; default: if alone, or one of players in turn
+    greedy: bool = False  # the others' most likely action instead of a sampled one; key s changes it
+    seed: int = 12345  # of the environment and of sampling
+    show: int = 0  # which environment: its number, as in a training of more than so many; key n shows the next
+    fps: float | None = None  # steps per second; default: as the environment's yaml says (env.view)
+    device: str = "cpu"  # auto | cpu | cuda
+    steps: int | None = None  # close the window after so many
+
+
+@dataclass
+class RecordConfig:
+    """`python -m dist_trainer record`."""
+
+    checkpoint: str = "???"  # a run folder (its newest checkpoint) or a checkpoint
+    output: str = "???"  # the video: NAME.gif or NAME.mp4
+    library: str | None = None  # of the run's environment: to name it here is to trust it
+    best: bool = False  # of a run folder the checkpoint of the highest score, not the newest
+    greedy: bool = False  # the most likely action instead of a sampled one
+    seed: int = 12345  # of the environment and of sampling
+    show: int = 0  # which environment: its number, as in a training of more than so many
+    episodes: int = 1  # of the environment, one after the other
+    steps: int = 1000  # at most
+    fps: float | None = None  # steps per second; default: as the environment's yaml says (env.view)
+    overlay: bool = False  # value, actions and return beside the picture (needs pygame)
+    scale: int = 1  # by which the picture is enlarged
+    device: str = "cpu"  # auto | cpu | cuda
 
 
 @dataclass

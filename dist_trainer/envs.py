@@ -233,14 +233,27 @@ class EnvPool:
         """Raises ValueError if the rows are not of this environment and number of environments."""
         self._pool.restore(rows)
 
-    def render(self, env: int) -> NDArray[np.uint8]:
+    def keep_ends(self) -> None:
+        """From now on render() can show how episodes ended. Raises RuntimeError where processes step."""
+        self._pool.keep_ends()
+
+    def ends(self, env: int) -> int:
+        """How many episodes of all its agents together environment `env` has ended since keep_ends()."""
+        return self._pool.ends(env)
+
+    def render(self, env: int, at_end: bool = False) -> NDArray[np.uint8]:
         """(*spec.picture, 3), red, green and blue: environment `env` of this pool, 0 to num_envs - 1, as it now is.
 
-        A step that ends an episode begins the next one: the last state of an episode is never seen. Raises ValueError
-        if this environment has no picture, IndexError if the pool has no such environment, RuntimeError while a step is
-        in flight.
+        A step that ends an episode begins the next one. `at_end`: the last state of the latest episode that ended since
+        keep_ends(). Raises ValueError if this environment has no picture, IndexError if the pool has no such
+        environment, RuntimeError while a step is in flight, or if no episode has ended.
         """
-        return self._pool.render(env)
+        return self._pool.render(env, at_end)
+
+    def places(self, env: int) -> NDArray[np.float32] | None:
+        """(agents, 2), x and y in the picture of where each agent is, negative if it is nowhere; None if the
+        environment does not say. Raises as render()."""
+        return self._pool.places(env)
 
 
 def draw_noise(seed: int, first_env: int, steps: NDArray[np.uint64], noise: NDArray[np.float32]) -> None:

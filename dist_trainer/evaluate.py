@@ -10,12 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
-from dist_trainer.config import EvaluateConfig, TrainConfig
+from dist_trainer.config import EnvConfig, EvaluateConfig, TrainConfig
 from dist_trainer.distributed import share_of_cores
 from dist_trainer.envs import statistics_names
+from dist_trainer.interval import ratio_interval
+from dist_trainer.plan_trained import opponents
 from dist_trainer.player import Player
-from dist_trainer.pools import make_pool
+from dist_trainer.pools import Pool, env_spec, make_pool
 from dist_trainer.trained import choose_device, load_policy
 
 
@@ -26,52 +32,90 @@ class Score:
     episodes: int  # finished; with many agents, each agent's episode counts
     unfinished: int  # environments that did not finish within max_steps
     means: dict[str, float]  # episode_return, episode_length and the environment's metrics
-    return_standard_error: float  # from the spread over environments
+    intervals: dict[str, tuple[float, float] | None]  # of each, 95 %, from the spread over environments; None: of one
 
 
-def evaluate(config: EvaluateConfig, trained: TrainConfig, checkpoint: Path) -> Score:
-    """One environment for each episode asked for. Raises ConfigError if the checkpoint is damaged."""
-    torch.set_num_threads(config.torch_threads or share_of_cores(1))
-    threads = config.env_threads or share_of_cores(1)
-    pool = make_pool(trained.env, num_envs=config.episodes, first_env=0, seed=config.seed, threads=threads)
-    pool.reset()
-    device = choose_device(config.device)
-    player = Player(*load_policy(trained, pool.spec, checkpoint, device), pool, greedy=config.greedy)
-
-    first = np.zeros_like(pool.statistics)  # (episodes, 3 + metrics): each environment's, when its first episode ended
-    for _ in range(config.max_steps):
+def first_episodes(player: Player, pool: Pool, max_steps: int) -> NDArray[np.float64]:
+    """(E, 3 + metrics): each environment's statistics when the first episode of all its agents had ended; 0 if it has
+    not within so many steps."""
+    first = np.zeros_like(pool.statistics)
+    for _ in range(max_steps):
         player.step()
         just_finished = (first[:, 0] == 0) & (pool.statistics[:, 0] >= pool.spec.num_agents)
         first[just_finished] = pool.statistics[just_finished]
         if first[:, 0].all():
             break
-    for fault in pool.take_faults():
-        print(fault, file=sys.stderr)
+    return first
+
+
+def score_of(first: NDArray[np.float64], names: tuple[str, ...]) -> Score:
     finished = first[first[:, 0] > 0]
-    means = finished[:, 1:].sum(0) / max(1.0, finished[:, 0].sum())
-    returns = finished[:, 1] / np.maximum(1, finished[:, 0])
-    spread = float(returns.std(ddof=1)) if len(returns) > 1 else math.nan
+    results = {name: ratio_interval(finished[:, 1 + i], finished[:, 0]) for i, name in enumerate(names)}
     return Score(
         episodes=int(finished[:, 0].sum()),
-        unfinished=config.episodes - len(finished),
-        means=dict(zip(statistics_names(pool.spec), means.tolist(), strict=True)),
-        return_standard_error=spread / math.sqrt(max(1, len(returns))),
+        unfinished=len(first) - len(finished),
+        means={name: mean for name, (mean, _, _) in results.items()},
+        intervals={name: None if math.isnan(low) else (low, high) for name, (_, low, high) in results.items()},
     )
+
+
+def evaluate(config: EvaluateConfig, trained: TrainConfig, checkpoint: Path) -> tuple[Score, dict[str, Score]]:
+    """As the environment is, and against each opponent. One environment for each episode asked for. Raises ConfigError
+    if the checkpoint is damaged."""
+    torch.set_num_threads(config.torch_threads or share_of_cores(1))
+    threads = config.env_threads or share_of_cores(1)
+    learned = load_policy(trained, env_spec(trained.env), checkpoint, choose_device(config.device))
+
+    def play(env: EnvConfig) -> Score:
+        pool = make_pool(env, num_envs=config.episodes, first_env=0, seed=config.seed, threads=threads)
+        pool.reset()
+        player = Player(*learned, pool, greedy=config.greedy)
+        first = first_episodes(player, pool, config.max_steps)
+        for fault in pool.take_faults():
+            print(fault, file=sys.stderr)
+        return score_of(first, statistics_names(pool.spec))
+
+    against = opponents(trained.env) if config.opponents else {}
+    return play(trained.env), {name: play(env) for name, env in against.items()}
+
+
+def with_interval(score: Score, name: str) -> str:
+    interval = score.intervals[name]
+    return f"{score.means[name]:.4g}" + (f" ({interval[0]:.4g} to {interval[1]:.4g})" if interval else "")
+
+
+def table_of(against: dict[str, Score]) -> Table:
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    made.add_column("against")
+    names = list(next(iter(against.values())).means)
+    for name in names:
+        made.add_column(name, justify="right")
+    for opponent, score in against.items():
+        made.add_row(opponent, *(plus_minus(score, name) for name in names))
+    return made
+
+
+def plus_minus(score: Score, name: str) -> str:
+    interval = score.intervals[name]
+    reach = f" +- {(interval[1] - interval[0]) / 2:.2g}" if interval else ""
+    return f"{score.means[name]:.3g}{reach}"
 
 
 def run(config: EvaluateConfig, trained: TrainConfig, checkpoint: Path) -> int:
     """Prints the score. Exit status 1 if it is below what is required."""
-    score = evaluate(config, trained, checkpoint)
+    score, against = evaluate(config, trained, checkpoint)
     mean = score.means["episode_return"]
     how = "most likely actions" if config.greedy else "sampled actions"
-    print(f"{trained.env.name}: {score.episodes} episodes of {checkpoint}, {how}")
-    print(f"  episode_return {mean:.4g} +- {1.96 * score.return_standard_error:.2g} (95 %)")
-    for name, value in list(score.means.items())[1:]:
-        print(f"  {name} {value:.4g}")
+    print(f"{trained.env.name}: {score.episodes} episodes of {checkpoint}, {how}; means and 95 % intervals")
+    for name in score.means:
+        print(f"  {name} {with_interval(score, name)}")
     if score.unfinished:
         print(f"  {score.unfinished} environments did not finish within max_steps={config.max_steps} and are left out")
+    if against:
+        Console(width=max(100, Console().width)).print(table_of(against))
     if config.json:
-        Path(config.json).write_text(json.dumps(asdict(score), indent=2) + "\n")
+        content = asdict(score) | {"opponents": {name: asdict(other) for name, other in against.items()}}
+        Path(config.json).write_text(json.dumps(content, indent=2) + "\n")
     required = config.require_mean_return
     if required is not None and score.unfinished:
         print(f"  the required mean return of {required:g} counts only if every environment finishes")

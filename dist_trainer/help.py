@@ -19,6 +19,9 @@ dist_trainer: PPO with an LSTM on C++ environments, on any number of learners.
 
   python -m dist_trainer train    [SETTING=VALUE ...]   train an agent
   python -m dist_trainer evaluate checkpoint=RUN ...    play episodes with a trained agent, print its score
+  python -m dist_trainer watch    checkpoint=RUN ...    a window in which it plays; keys pause, slow down, take over
+  python -m dist_trainer play     env=NAME ...          play yourself; with checkpoint=RUN beside or against its agents
+  python -m dist_trainer record   checkpoint=RUN output=NAME.gif ...   a video of it, GIF or MP4
   python -m dist_trainer autotune [SETTING=VALUE ...]   find this machine's best threads and number of learners
   python -m dist_trainer doctor   [SETTING=VALUE ...]   find what would break or slow down a training here
   python -m dist_trainer envs                           list the environments, their actions and scores
@@ -34,12 +37,39 @@ Those of a choice:  python -m dist_trainer train --help env=breakout optimizer=s
 """
 
 
+VIEWS: dict[str, tuple[str, Any]] = {
+    "watch": ("checkpoint=RUN", config.WatchConfig()),
+    "play": ("env=NAME | checkpoint=RUN", config.PlayConfig()),
+    "record": ("checkpoint=RUN output=NAME.gif", config.RecordConfig()),
+}
+
+WINDOW_HELP = """\
+Keys in the window (needs pip install 'dist_trainer[watch]'; without a screen SDL_VIDEODRIVER=dummy):
+  space        pause             .        one step
+  + -          faster, slower    s        sampled or most likely actions
+  tab, click   another agent     o        what it observes
+  left shift   while held, you decide for the selected agent, by the keys of env.view.keys
+  t            the same until pressed again
+  n            next environment  esc      quit
+The keys of an environment: play --help env=NAME"""
+
+
 def verb_help(verb: str, arguments: Sequence[str] = ()) -> str:
     """A verb's settings; of each of train's groups those of the file that the arguments choose."""
     if verb == "evaluate":
         usage = "python -m dist_trainer evaluate checkpoint=RUN [SETTING=VALUE ...]"
         elsewhere = "and env.params.*, for other levels or sizes than those of the training"
         return f"{usage}\n\n{_settings(config.EvaluateConfig())}\n\n{elsewhere}"
+    if verb in VIEWS:
+        usage, settings = VIEWS[verb]
+        keys = "" if verb == "record" else f"\n\n{WINDOW_HELP}"
+        given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+        if "env" in given:
+            keys += f"\n\nThose of {given['env']}:\n{group_file('env', given['env']).read_text()}".rstrip()
+        elsewhere = "and env.params.*, env.view.* of the environment (configs/env)"
+        return (
+            f"python -m dist_trainer {verb} {usage} [SETTING=VALUE ...]\n\n{_settings(settings)}\n\n{elsewhere}{keys}"
+        )
     if verb == "autotune":
         usage = "python -m dist_trainer autotune [SETTING=VALUE ...]"
         return f"{usage}\n\n{_settings(config.AutotuneConfig())}\n\nand those of the training (train --help)"

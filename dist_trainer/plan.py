@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from dist_trainer.batch_scaling import scale_batch
 from dist_trainer.checkpoint_file import list_checkpoints
-from dist_trainer.checkpoint_search import find_checkpoint, is_checkpoint, run_of
+from dist_trainer.checkpoint_search import find_checkpoint, run_of
 from dist_trainer.cli import (
     GROUPS_WITH_TARGET,
     Setting,
@@ -26,6 +26,7 @@ from dist_trainer.config import LARGEST_INT32, DoctorConfig, EvaluateConfig, Tra
 from dist_trainer.config_files import GROUPS
 from dist_trainer.envs import EnvSpec
 from dist_trainer.errors import ConfigError
+from dist_trainer.plan_trained import check_writable, find_trained_checkpoint, load_trained, opponents
 from dist_trainer.pools import env_spec
 from dist_trainer.resumable import RESUME_AUTO, check_resumable
 from dist_trainer.run_folder import CONFIG_FILE, begun_by_this_launcher, check_run_dir, default_folders
@@ -186,25 +187,14 @@ def plan_evaluate(arguments: Sequence[str]) -> tuple[EvaluateConfig, TrainConfig
     base = OmegaConf.structured(EvaluateConfig)
     config: EvaluateConfig = apply(base, [setting for setting in settings if setting not in elsewhere])
     validate_evaluate(config)
-    if config.best and is_checkpoint(Path(config.checkpoint)):
-        raise ConfigError("best", True, "acts only where checkpoint names a run folder, not one of its checkpoints")
-    checkpoint = find_checkpoint(config.checkpoint, "checkpoint", best=config.best)
+    checkpoint = find_trained_checkpoint(config.checkpoint, config.best)
     if config.json:
         check_writable("json", Path(config.json))
-    library = config.library and str(Path(config.library).resolve())
-    trained = load_train_config(checkpoint.parent.parent, library=library)
-    env_spec(trained.env)
-    return config, _elsewhere(trained, elsewhere) if elsewhere else trained, checkpoint
-
-
-def _elsewhere(trained: TrainConfig, settings: Sequence[Setting]) -> TrainConfig:
-    """Raises ConfigError, also if the policy would see or do other things there."""
-    changed: TrainConfig = apply(OmegaConf.structured(trained), settings)
-    before, after = (dataclasses.replace(env_spec(c.env), num_agents=1, picture=None) for c in (trained, changed))
-    if before != after:
-        valid = "changes the shape of observations or actions, which must be those that the policy was trained with"
-        raise ConfigError(settings[-1].key, settings[-1].value, valid)
-    return changed
+    trained = load_trained(checkpoint, config.library, elsewhere)
+    if any(setting.key.removeprefix("env.params.") in trained.env.opponents for setting in elsewhere):
+        config = dataclasses.replace(config, opponents=False)  # the one that was asked for
+    opponents(trained.env)
+    return config, trained, checkpoint
 
 
 def plan_doctor(arguments: Sequence[str]) -> DoctorConfig:
@@ -212,17 +202,6 @@ def plan_doctor(arguments: Sequence[str]) -> DoctorConfig:
     config: DoctorConfig = apply(OmegaConf.structured(DoctorConfig), parse(arguments))
     validate_doctor(config)
     return config
-
-
-def check_writable(name: str, file: Path) -> None:
-    """Raises ConfigError. Tries, because permission bits say nothing to root; leaves no new file behind."""
-    is_new = not file.exists()
-    try:
-        file.open("a").close()
-    except OSError as error:
-        raise ConfigError(name, file, f"cannot be written: {error.strerror}") from None
-    if is_new:
-        file.unlink()
 
 
 def job_text(verb: str, arguments: Sequence[str]) -> str:

@@ -67,3 +67,44 @@ def test_what_cannot_be_rendered_is_named() -> None:
         pool.render(0)
     pool.recv()
     assert pool.render(1).shape == (240, 320, 3)
+
+
+@pytest.mark.parametrize("name", PICTURED)
+def test_agents_are_where_the_picture_says(name: str) -> None:
+    """Those of many agents; there is something to be seen."""
+    pool = make_pool(name)
+    height, width = _cpp_envs.spec(name, {}).picture
+    if name not in ("snake", "quadrotors"):
+        assert pool.places(0) is None
+        return
+    for _ in range(5):
+        places, picture = pool.places(0), pool.render(0)
+        assert places is not None and places.shape == (_cpp_envs.spec(name, {}).num_agents, 2)
+        shown = places[places[:, 0] >= 0]
+        assert len(shown) > 10 and (shown < [width, height]).all() and (shown[:, 1] > 26).all()
+        panel = (30, 39, 58)  # kPanel of palette.h: where nothing is
+        x, y = shown.astype(int).T
+        assert (picture[y, x] != panel).any(1).mean() > 0.9
+        if name == "snake":
+            assert (pool.buffers()["resting"][: len(places)] == (places[:, 0] < 0)).all()
+        step(name, pool)
+
+
+@pytest.mark.parametrize("name", ["cartpole", "connect4", "probe_masks", "snake"])
+def test_how_an_episode_ended_can_be_seen(name: str) -> None:
+    pool = make_pool(name, num_envs=1)
+    pictured = name in PICTURED
+    with pytest.raises(RuntimeError if pictured else ValueError, match=r"no episode has ended|no render"):
+        pool.render(0, at_end=True)
+    pool.keep_ends()
+    for _ in range(1100):
+        before = pool.render(0) if pictured else None
+        buffers = step(name, pool)
+        if "resting" not in buffers:
+            assert pool.ends(0) == (buffers["terminated"] | buffers["truncated"]).all()
+        if pool.ends(0):
+            break
+    assert pool.ends(0) == 1
+    if before is not None:
+        last, now = pool.render(0, at_end=True), pool.render(0)
+        assert (last != before).any() and (last != before).sum() < (now != before).sum()  # one step later; a new start

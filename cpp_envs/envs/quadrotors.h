@@ -46,6 +46,8 @@ struct Quadrotors {
   static constexpr float kReward = 2, kCrash = 20;
   static constexpr float kCosts[5] = {1, 0.2F, 0.5F, 0.1F, 0.05F};  // of place, velocity, angle, its rate, thrusts
 
+  static constexpr PictureSize kPicture{400, 426};
+
   struct Drone {
     float x, y, angle, vx, vy, rate;
     float goal_x, goal_y;
@@ -64,7 +66,7 @@ struct Quadrotors {
             .metrics = {"in_time", "crashed", "cost"},  // shares of the waypoints; per second
             .observation_low = -5,
             .observation_high = 5,
-            .picture = {400, 426}};
+            .picture = kPicture};
   }
 
   void reset(const Params& params, Rng& rng) {
@@ -139,11 +141,11 @@ struct Quadrotors {
       ended += drones[i].reached + drones[i].late + drones[i].crashes;
     }
     draw_header(canvas, Label("IN TIME ", reached, " OF ", ended), Label("CRASHES ", crashes));
-    const Box sky = below_header(canvas);
+    const Box sky = below_header(kPicture.width, kPicture.height);
     canvas.rect(sky, palette::kWall);
     canvas.rect(sky.inset(2), palette::kPanel);
     const float metre = sky.width / params.arena, arm = 1.6F * kArm * metre;  // drawn larger than to scale
-    const auto at = [&](float x, float y) { return Point{sky.center().x + x * metre, sky.center().y - y * metre}; };
+    const auto at = [&params](float x, float y) { return in_picture(params, x, y); };
     for (std::size_t i = 0; i < params.count(); ++i) {
       const Drone& drone = drones[i];
       const Color colour = palette::kSeries[i % palette::kSeries.size()];
@@ -160,7 +162,17 @@ struct Quadrotors {
     }
   }
 
+  void places(const Params& params, std::span<Point> out) const {
+    for (std::size_t i = 0; i < out.size(); ++i) out[i] = in_picture(params, drones[i].x, drones[i].y);
+  }
+
  private:
+  static Point in_picture(const Params& params, float x, float y) {
+    const Box sky = below_header(kPicture.width, kPicture.height);
+    const float metre = sky.width / params.arena;
+    return {sky.center().x + x * metre, sky.center().y - y * metre};
+  }
+
   static float distance(const Drone& drone) {
     return std::sqrt(squared(drone.goal_x - drone.x, drone.goal_y - drone.y));
   }

@@ -38,6 +38,8 @@ struct SnakePit {
   static constexpr int kTries = 32;                                      // for a place to appear at, each step
   static constexpr std::array<int, 4> kMoves{-kStride, 1, kStride, -1};  // by heading: north, east, south, west
 
+  static constexpr PictureSize kPicture{464, 490};
+
   struct Snake {
     std::int32_t head, tail;  // squares
     std::int32_t length;      // kept while it rests
@@ -56,7 +58,7 @@ struct SnakePit {
             .action = ActionSpec::discrete(3),
             .num_agents = params.agents,
             .metrics = {"length"},
-            .picture = {464, 490}};
+            .picture = kPicture};
   }
 
   void reset(const Params& params, Rng& rng) {
@@ -129,10 +131,8 @@ struct SnakePit {
       if (snake.rest == 0) longest = std::max(longest, snake.length);
     }
     draw_header(canvas, Label("ALIVE ", alive, " OF ", agents), Label("LONGEST ", longest, "  STEP ", steps));
-    const Board board(below_header(canvas), params.size, params.size);
-    const auto box_of = [&board](int square) {
-      return board.cell(square % kStride - kReach, square / kStride - kReach);
-    };
+    const Board board = board_of(params);
+    const auto box_of = [&board](int square) { return cell_of(board, square); };
     canvas.frame(board.box().inset(-3), 3, palette::kWall);
     for (int i = 0; i < params.size * params.size; ++i) {
       const int square = square_at(i / params.size, i % params.size);
@@ -148,8 +148,24 @@ struct SnakePit {
     }
   }
 
+  // Heads.
+  void places(const Params& params, std::span<Point> out) const {
+    const Board board = board_of(params);
+    for (std::size_t i = 0; i < out.size(); ++i) {
+      out[i] = snakes[i].rest > 0 ? kNowhere : cell_of(board, snakes[i].head).center();
+    }
+  }
+
  private:
   static int square_at(int row, int column) { return (row + kReach) * kStride + column + kReach; }
+
+  // In the picture.
+  static Board board_of(const Params& params) {
+    return Board(below_header(kPicture.width, kPicture.height), params.size, params.size);
+  }
+  static Box cell_of(const Board& board, int square) {
+    return board.cell(square % kStride - kReach, square / kStride - kReach);
+  }
 
   // Where a square is on the board on which this heading is up.
   static int turned(int square, int heading) {

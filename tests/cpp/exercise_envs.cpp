@@ -103,10 +103,13 @@ void require_same_pictures(const Pool& a, const Pool& b, const std::string& when
   const auto [width, height] = a.spec().picture;
   if (width == 0) return;
   std::vector<std::uint8_t> left(static_cast<std::size_t>(width * height * 3)), right(left.size(), 1);
+  std::vector<Point> places(static_cast<std::size_t>(a.spec().num_agents));
   for (int env = 0; env < kEnvs; ++env) {
-    a.render(env, left.data());
-    b.render(env, right.data());
+    a.places(env, places);
+    a.render(env, false, left.data());
+    b.render(env, false, right.data());
     require(left == right, "pictures differ " + when);
+    for (const Point at : places) require(at.x < static_cast<float>(width) && at.y < static_cast<float>(height), when);
   }
 }
 
