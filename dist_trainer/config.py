@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 FOREIGN_ENVS = ("gymnasium", "envpool")  # env.name of engines that bring environments of their own
+NO_CLOCK_FPS = 8.0  # at which environments without a clock are shown
 LARGEST_INT32 = 2**31 - 1  # the C++ pool counts environments and rows in int32
 
 
@@ -28,6 +29,10 @@ class ViewConfig:
     # list, null where the key says nothing; continuous: what the key adds to each number of `idle`
     planes: list[int] = field(default_factory=list)  # [height, width] of the planes that a flat observation consists of
     idle: Any = None  # the action while no key is down: like that of a key, or last (the one before)
+
+    @property
+    def steps_per_second(self) -> float:
+        return self.fps or (1 / self.seconds_per_step if self.seconds_per_step else NO_CLOCK_FPS)
 
 
 @dataclass

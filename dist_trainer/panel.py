@@ -11,7 +11,8 @@ import numpy as np
 import pygame
 from numpy.typing import NDArray
 
-from dist_trainer.action_names import Dial, Option, dials, options
+from dist_trainer.action_names import Dial, Option, choice_names, dials, options
+from dist_trainer.keymap import KeyMap
 from dist_trainer.session import Session
 
 # The colours of the pictures (cpp_envs/palette.h).
@@ -150,19 +151,21 @@ class Panel:
             for dial in dials(view, spec, chosen, parameters):
                 self._dial(dial)
             return
+        keys = key_of_choices(session.keymap, choice_names(view, spec)[0]) if len(spec.action_sizes) == 1 else {}
         for component in options(view, spec, chosen, parameters, session.legal(agent)):
             shown = component
             if len(component) > MOST_OPTIONS:  # the likeliest, or those that are possible
                 shown = sorted(component, key=lambda option: (option.legal, option.probability or 0), reverse=True)
                 shown = shown[:MOST_OPTIONS]
             for option in shown:
-                self._option(option)
+                self._option(option, "" if session.choice is not None else keys.get(option.name, ""))
             if len(shown) < len(component):
                 self._text(f"and {len(component) - len(shown)} others", self.left, FAINT, self.small)
                 self.y += ROW
             self.y += 4
 
-    def _option(self, option: Option) -> None:
+    def _option(self, option: Option, key: str) -> None:
+        """`key`: which one it is chosen by, where nobody says how likely it is."""
         color = DIM if not option.legal else TEXT if option.chosen else FAINT
         if option.chosen:
             pygame.draw.circle(self.surface, GOLD, (self.left + 3, self.y + 7), 3)
@@ -173,7 +176,7 @@ class Panel:
             filled = pygame.Rect(bar.x, bar.y, round(bar.width * option.probability), bar.height)
             if filled.width > 0:
                 pygame.draw.rect(self.surface, AGENT, filled, border_radius=4)
-        share = "not now" if not option.legal else "" if option.probability is None else f"{option.probability:.0%}"
+        share = "not now" if not option.legal else key if option.probability is None else f"{option.probability:.0%}"
         self._text(share, self.right, color, self.small, right=True)
         self.y += ROW
 
@@ -217,6 +220,15 @@ class Panel:
         image = pygame.surfarray.make_surface(colors.swapaxes(0, 1))
         size = (cells.shape[1] * side, cells.shape[0] * side)
         self.surface.blit(pygame.transform.scale(image, size), room.topleft)
+
+
+def key_of_choices(keymap: KeyMap, names: list[str]) -> dict[str, str]:
+    """By the name of a choice of the only component."""
+    return {
+        names[int(entry.action[0])]: "+".join(sorted(entry.keys, key=lambda key: (key.isdigit(), key)))
+        for entry in keymap.entries
+        if entry.action[0] is not None
+    }
 
 
 def _in_planes(flat: NDArray[np.float64], planes: list[int], shape: float) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from dist_trainer.plan_trained import check_writable, find_trained_checkpoint, l
 from dist_trainer.pools import env_spec
 
 ENV_PREFIXES = ("env.params.", "env.view.")  # what may differ from the training
-NO_CLOCK_FPS = 8.0
 MOST_FPS = 1000.0
 DEVICES = ("auto", "cpu", "cuda")
 VIDEOS = (".gif", ".mp4")
@@ -94,6 +94,7 @@ def plan_record(arguments: Sequence[str]) -> tuple[RecordConfig, ViewPlan]:
 
 def require_modules(what: str, *names: str) -> None:
     """Raises ConfigError that says how to install them."""
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # it would greet on the command's output
     missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
         how = f"needs {' and '.join(missing)}: pip install 'dist_trainer[watch]'"
@@ -149,5 +150,4 @@ def _plan(env: EnvConfig, fps: float | None, trained: Trained | None) -> ViewPla
     good = not view.planes or (len(view.planes) == 2 and min(view.planes) > 0 and math.prod(view.planes) <= room)
     if not good:
         raise ConfigError("env.view.planes", view.planes, f"must be [height, width], of at most {room} cells")
-    own = 1 / view.seconds_per_step if view.seconds_per_step else NO_CLOCK_FPS
-    return ViewPlan(env, min(MOST_FPS, fps or view.fps or own), trained)
+    return ViewPlan(env, min(MOST_FPS, fps or view.steps_per_second), trained)

@@ -7,19 +7,13 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from dist_trainer.config import EnvConfig, ViewConfig
+from dist_trainer.config import EnvConfig
 from dist_trainer.envs import EnvPool
 from dist_trainer.normalize import ObservationNormalizer
 from dist_trainer.player import Player
 from dist_trainer.policies import Policy
 
-NO_CLOCK_FPS = 8.0  # of environments that have no clock
 MOST_PIXELS = 20e6  # of all pictures together: a second or two, and a megabyte
-
-
-def speed_of(view: ViewConfig) -> float:
-    """Steps per second."""
-    return view.fps or (1 / view.seconds_per_step if view.seconds_per_step else NO_CLOCK_FPS)
 
 
 def play(

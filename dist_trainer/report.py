@@ -190,7 +190,7 @@ class Report:
             self.can_replay = False
             self.progress.say(f"WARNING: no replays any more: {error}; the run goes on")
             return
-        speed = replay.speed_of(config.env.view)
+        speed = config.env.view.steps_per_second
         events.add(tensorboard_page.moving_picture("replay", pictures, speed), learner.env_steps)
         self.replayed_at = time.perf_counter()
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import pygame
 
+from dist_trainer.errors import ConfigError
 from dist_trainer.panel import Mode
 from dist_trainer.session import Session
 from dist_trainer.stage import LARGEST, Stage, whole_factor
@@ -33,13 +36,26 @@ def hints(session: Session) -> tuple[str, ...]:
     return tuple(told)
 
 
+def find_screen() -> None:
+    """Raises ConfigError if there is none, unless drawing without one was asked for."""
+    asked = os.environ.get("SDL_VIDEODRIVER", "")
+    instead = "SDL_VIDEODRIVER=dummy draws without one, and record writes a video"
+    try:
+        pygame.display.init()  # not pygame.init(): that would look for a sound card, too
+    except pygame.error as error:
+        raise ConfigError("SDL_VIDEODRIVER", asked, f"no screen ({error}); {instead}") from None
+    if not asked and pygame.display.get_driver() == "offscreen":  # what SDL falls back to
+        pygame.display.quit()
+        raise ConfigError("SDL_VIDEODRIVER", asked, f"no screen was found; {instead}")
+
+
 class Window:
     """One turn: handle(event) for all there are, advance(seconds), draw()."""
 
     def __init__(self, session: Session, fps: float):
-        """`fps`: steps per second at speed 1."""
+        """`fps`: steps per second at speed 1. Raises ConfigError if there is no screen."""
         assert session.spec.picture is not None
-        pygame.display.init()  # not pygame.init(): that would look for a sound card, too
+        find_screen()
         self.session, self.fps, self.mode = session, fps, Mode()
         screen = pygame.display.get_desktop_sizes()[0]
         room = (min(LARGEST[0], screen[0] - MARGINS[0]), min(LARGEST[1], screen[1] - MARGINS[1]))

@@ -19,7 +19,6 @@ from dist_trainer.checkpoint import load_file
 from dist_trainer.checkpoint_file import list_checkpoints
 from dist_trainer.cli import compose_train
 from dist_trainer.config import ViewConfig
-from dist_trainer.replay import speed_of
 from dist_trainer.tensorboard_page import histograms, moving_picture, settings
 
 GLOSSARY = Path(__file__).parents[1] / "CONTRIBUTING.md"
@@ -161,9 +160,9 @@ def test_a_replay_shows_what_was_drawn_in_time() -> None:
 
 
 def test_the_speed_of_a_replay() -> None:
-    assert speed_of(ViewConfig()) == 8
-    assert speed_of(ViewConfig(seconds_per_step=0.05)) == 20
-    assert speed_of(ViewConfig(seconds_per_step=0.05, fps=2)) == 2
+    assert ViewConfig().steps_per_second == 8
+    assert ViewConfig(seconds_per_step=0.05).steps_per_second == 20
+    assert ViewConfig(seconds_per_step=0.05, fps=2).steps_per_second == 2
 
 
 def test_no_run_depends_on_what_is_shown(run: Path, tmp_path: Path) -> None:

@@ -9,7 +9,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from dist_trainer.action_names import choice_names
 from dist_trainer.cli import compose_train
+from dist_trainer.errors import ConfigError
+from dist_trainer.panel import key_of_choices
 from dist_trainer.session import Session
 from dist_trainer.stage import Stage, pixels, whole_factor
 from dist_trainer.window import END_SECONDS, Window
@@ -250,3 +253,20 @@ def test_it_is_drawn_whatever_the_actions_are(name: str) -> None:
     person.tap("o")
     person.wait(3)
     assert len(np.unique(seen_in(window).reshape(-1, 3), axis=0)) > 20
+
+
+def test_without_a_screen_nobody_waits_for_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDL_VIDEODRIVER", "nonsense")
+    with pytest.raises(ConfigError, match=r"SDL_VIDEODRIVER=nonsense: no screen .*record writes a video"):
+        open_window("env=pong", policy=False)
+    monkeypatch.delenv("SDL_VIDEODRIVER")
+    monkeypatch.setattr(pygame.display, "init", lambda: None)
+    monkeypatch.setattr(pygame.display, "get_driver", lambda: "offscreen")
+    with pytest.raises(ConfigError, match="no screen was found"):
+        open_window("env=pong", policy=False)
+
+
+def test_alone_the_panel_names_the_keys() -> None:
+    window, _ = open_window("env=tetris", policy=False, always=True)
+    keys = key_of_choices(window.session.keymap, choice_names(window.session.config.view, window.session.spec)[0])
+    assert keys["column 10 turn 0"] == "0" and keys["column 1 turn 2"] == "w+1" and len(keys) == 40
