@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch import nn
 from torch.utils.tensorboard.summary import custom_scalars, histogram, hparams
 
@@ -24,6 +25,8 @@ SWEPT = (
     *("batch_scaling", "seed", "total_env_steps", "total_envs", "horizon", "precision", "reduce_dtype"),
 )
 NOT_SWEPT = ("env.view", "env.opponents", "env.library", "policy.action_kinds")
+# The page of hparams opens with five columns.
+SWEPT_FIRST = ("optimizer._target_", "optimizer.lr", "policy.hidden_size", "ppo.gamma", "seed")
 MOST_GIF_RATE = 50.0  # pictures per second: browsers take a faster one for a mistake
 COLORS, PALETTE_FROM = 128, 16  # so many pictures, at least
 BINS = 40
@@ -84,6 +87,12 @@ def _leaves(name: str, value: Any) -> Iterable[tuple[str, float | str]]:
 def session_start(config: TrainConfig, learners: int, metrics: Sequence[str]) -> list[Summary]:
     """A row of the page "hparams". `metrics`: tags that are its results."""
     experiment, start, _ = hparams(settings(config, learners), dict.fromkeys(metrics, 0.0))
+    # TensorBoard believes what the first run says of the sweep, and shows the columns that differ first.
+    metadata = experiment.value[0].metadata.plugin_data
+    content = HParamsPluginData.FromString(metadata.content)
+    for column in content.experiment.hparam_infos:
+        column.differs = column.name in SWEPT_FIRST
+    metadata.content = content.SerializeToString()
     return [experiment, start]
 
 
