@@ -188,6 +188,15 @@ PYBIND11_MODULE(_cpp_envs, m) {
              }
              return texts;
            })
+      .def("trace", &dt::Pool::trace, py::arg("on"))
+      .def("take_spans",
+           [](dt::Pool& pool) {
+             std::vector<std::tuple<int, std::int64_t, std::int64_t>> spans;
+             for (const dt::WorkSpan& span : pool.take_spans()) {
+               spans.emplace_back(span.worker, span.begin_ns, span.end_ns);
+             }
+             return spans;
+           })
       .def("snapshot", &snapshot)
       .def("restore", &restore)
       .def("keep_ends", &dt::Pool::keep_ends)

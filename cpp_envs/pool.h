@@ -151,6 +151,14 @@ class Pool {
   // What befell worker processes since the last call.
   std::vector<EnvFault> take_faults() { return processes_ ? processes_->take_faults() : std::vector<EnvFault>{}; }
 
+  // From now on, or no longer, notes when each thread or process works. For a profile.
+  void trace(bool on) {
+    require_idle("trace");
+    processes_ ? processes_->trace(on) : threads_->trace(on);
+  }
+  // What was noted since the last call.
+  std::vector<WorkSpan> take_spans() { return processes_ ? processes_->take_spans() : threads_->take_spans(); }
+
   // Sums over the episodes that ended since the last call: {episodes, returns, lengths, metrics...}. Summed in the
   // order of the environments, so that the result does not depend on the threads.
   std::vector<double> take_statistics() {

@@ -134,6 +134,8 @@ void pin(int core) {
       continue;
     }
     const Job kind = control.kind;
+    const bool traced = control.traced != 0;
+    if (traced) slot.began_ns = steady_ns();
     try {
       if (slot.job != job) {
         slot.stepped = first;
@@ -148,6 +150,7 @@ void pin(int core) {
       slot.say(error.what());
       slot.refused = 1;
     }
+    if (traced) slot.ended_ns = steady_ns();
     slot.completed = job;
     bool all = true;
     for (int i = 0; i < workers && all; ++i) all = control.slot(i).completed == job;

@@ -37,8 +37,9 @@ struct alignas(64) WorkerSlot {
   std::atomic<int> stepped{0};              // those of its slice below this are through with their own part of the job
   std::atomic<std::uint32_t> ready{0};      // it has mapped the memory and made its environments
   std::atomic<std::uint32_t> asleep{0};
-  std::atomic<std::uint32_t> refused{0};  // an action was invalid, as `message` says: the caller's mistake
-  char message[400]{};                    // why it ends, or what was refused
+  std::atomic<std::int64_t> began_ns{0}, ended_ns{0};  // its latest job, while control.traced
+  std::atomic<std::uint32_t> refused{0};               // an action was invalid, as `message` says: the caller's mistake
+  char message[400]{};                                 // why it ends, or what was refused
 
   void take_note(int env, Phase phase) { write_note(std::int64_t{env} * 4 + static_cast<std::int64_t>(phase)); }
   void clear_note() { write_note(kNobody); }
@@ -64,6 +65,7 @@ struct alignas(64) WorkerControl {
   std::atomic<std::uint64_t> job{0};  // number of the latest
   std::atomic<Job> kind{Job::kReset};
   std::atomic<std::int64_t> started{0};              // when it was: ticks of the steady clock
+  std::atomic<std::uint32_t> traced{0};              // whether workers say when they worked
   alignas(64) std::atomic<std::uint32_t> signal{0};  // changes when there is a job
   alignas(64) std::atomic<std::uint32_t> news{0};    // changes when a job is done, or something is wrong
   alignas(64) std::atomic<std::uint32_t> caller_asleep{0};

@@ -26,6 +26,7 @@
 #include "futex.h"
 #include "pool_config.h"
 #include "waiting.h"
+#include "work_span.h"
 #include "worker_control.h"
 
 namespace dist_trainer {
@@ -75,10 +76,17 @@ class WorkerProcesses {
     std::string refused;
     for (int i = 0; i < config_.workers; ++i) {
       WorkerSlot& slot = control_.slot(i);
+      if (control_.traced != 0) spans_.push_back({i, slot.began_ns, slot.ended_ns});
       if (slot.refused.exchange(0) != 0 && refused.empty()) refused = slot.message;
     }
     if (!refused.empty()) throw std::out_of_range(refused);
   }
+
+  // Whether to note when each process works on a job; call it between jobs.
+  void trace(bool on) { control_.traced = on; }
+
+  // Those since the last call.
+  std::vector<WorkSpan> take_spans() { return std::exchange(spans_, {}); }
 
   // Those since the last call.
   std::vector<EnvFault> take_faults() {
@@ -276,6 +284,7 @@ class WorkerProcesses {
   const int stop_event_;
   std::atomic<bool> stopping_{false}, failed_{false};
   std::vector<Worker> workers_;
+  std::vector<WorkSpan> spans_;   // of the caller's thread
   int in_a_row_ = 0;              // faults in jobs one after the other
   std::uint64_t last_fault_ = 0;  // the job of the last
   std::mutex mutex_;

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "waiting.h"
+#include "work_span.h"
 
 namespace dist_trainer {
 
@@ -67,7 +68,10 @@ class Workers {
   void start(Job job) {
     job_ = std::move(job);
     if (threads_.empty()) {
-      run(0, size_);
+      noted(0, [this] {
+        run(0, size_);
+        return true;
+      });
       return;
     }
     started_ = Clock::now();
@@ -84,6 +88,15 @@ class Workers {
       for (std::uint64_t done; (done = done_.load()) != all;) await_change(done_, done, may_spin_);
     }
     if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
+  }
+
+  // Whether to note when each thread works on a job; call it between jobs. It costs nothing while it is off.
+  void trace(bool on) { traced_ = on; }
+
+  // Those since the last call. A thread may still be about to note its part of the latest job.
+  std::vector<WorkSpan> take_spans() {
+    const std::lock_guard lock(spans_mutex_);
+    return std::exchange(spans_, {});
   }
 
  private:
@@ -127,16 +140,35 @@ class Workers {
     return -1;
   }
 
-  // Its own block first, then the others'.
   void take_chunks(int own) {
+    noted(own, [this, own] { return take_any_chunks(own); });
+  }
+
+  // `work` says whether there was any.
+  void noted(int thread, auto&& work) {
+    if (!traced_.load(std::memory_order_relaxed)) {
+      work();
+      return;
+    }
+    const std::int64_t began = steady_ns();
+    if (!work()) return;
+    const std::lock_guard lock(spans_mutex_);
+    spans_.push_back({thread, began, steady_ns()});
+  }
+
+  // Its own block first, then the others'. True if there was a chunk.
+  bool take_any_chunks(int own) {
     const std::size_t count = blocks_.size();
+    bool any = false;
     for (std::size_t i = 0; i < count; ++i) {
       Block& block = blocks_[(static_cast<std::size_t>(own) + i) % count];
       for (int first; !stopping_ && (first = take(block)) >= 0;) {
         run(first, std::min(first + chunk_, size_));
+        any = true;
         if (++done_ % chunks_ == 0) done_.notify_one();
       }
     }
+    return any;
   }
 
   void run(int first, int last) {
@@ -171,6 +203,9 @@ class Workers {
   alignas(64) std::atomic<std::uint64_t> done_{0};  // chunks of all jobs so far
   std::mutex error_mutex_;
   std::exception_ptr error_;
+  std::atomic<bool> traced_{false};
+  std::mutex spans_mutex_;
+  std::vector<WorkSpan> spans_;       // guarded
   std::vector<std::thread> threads_;  // last: they use all of the above
 };
 

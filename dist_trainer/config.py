@@ -159,6 +159,9 @@ class TrainConfig:
     histograms_every: int = 100  # iterations between histograms of weights and gradients in TensorBoard; 0: never
     replay_minutes: float = 10.0  # between replays (GIF) of the policy in TensorBoard, and one at the end; 0: never
     replay_steps: int = 250  # of a replay; fewer where pictures are large
+    profile: bool = False  # trace a few iterations, for a trace viewer, into the run folder; see profile.py
+    profile_iterations: int = 3  # that are traced, at each start of the run; at most 100
+    profile_after: int = 5  # iterations that are left to warm up before them
     check_every: int = 10  # iterations between comparisons of the learners' weights; 0: never
     on_drift: str = "stop"  # if they differ: stop | resync (overwrite the minority's; of two, the second's)
     checkpoint_every: int | None = None  # iterations between checkpoints

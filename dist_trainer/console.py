@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Mapping
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 
 from dist_trainer.dashboard import Dashboard
@@ -43,7 +44,8 @@ class Progress:
         self.enabled, self.every, self.printed_at = enabled, every, -every
         self.dashboard = Dashboard(title, total_env_steps)
         self.live: Live | None = None
-        if enabled and self.console.is_terminal and not self.console.is_dumb_terminal:
+        # Not console.is_terminal: FORCE_COLOR, which a job inherits, makes that true of a log file.
+        if enabled and sys.stdout.isatty() and not self.console.is_dumb_terminal:
             self.live = Live(self.dashboard, console=self.console, refresh_per_second=4)
 
     def __enter__(self) -> Progress:
@@ -61,6 +63,16 @@ class Progress:
             self.console.print(text, markup=False, soft_wrap=True)
         elif self.enabled:
             self._print(text)
+
+    def show(self, what: RenderableType) -> None:
+        """As say, of several lines."""
+        if self.live:
+            self.console.print(what)
+        elif self.enabled:
+            plain = Console(file=io.StringIO(), width=self.console.width, color_system=None, force_terminal=False)
+            with plain.capture() as captured:
+                plain.print(what)
+            self._print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
     def update(
         self, env_steps: int, seconds: float, values: Mapping[str, float], times: PhaseTimes, last: bool

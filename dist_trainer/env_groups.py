@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dist_trainer.config import EnvConfig
+from dist_trainer.envs import WorkSpan
 from dist_trainer.pools import make_pool
 
 
@@ -78,6 +79,15 @@ class EnvGroups:
     def take_faults(self) -> list[str]:
         """A line for every worker process that was lost since the last call."""
         return [fault for pool in self.pools for fault in pool.take_faults()]
+
+    def trace(self, on: bool) -> None:
+        """Whether to note when the pools' threads work, from now on."""
+        for pool in self.pools:
+            pool.trace(on)
+
+    def take_spans(self) -> list[WorkSpan]:
+        """What was noted since the last call."""
+        return [span._replace(group=group) for group, pool in enumerate(self.pools) for span in pool.take_spans()]
 
     def snapshot(self) -> NDArray[np.uint8]:
         """(E/W, bytes): the whole state, one row per environment, so that it can be cut over other pools."""

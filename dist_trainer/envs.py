@@ -13,7 +13,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,15 @@ class EnvSpec:
     @property
     def action_components(self) -> int:
         return len(self.action_sizes) or len(self.action_low)
+
+
+class WorkSpan(NamedTuple):
+    """When a thread or a process of a pool worked on one step of its environments."""
+
+    begin_ns: int  # of time.monotonic_ns
+    end_ns: int
+    worker: int
+    group: int = 0  # the pool's, of env_groups
 
 
 def _checked_params(config: EnvConfig) -> dict[str, float]:
@@ -224,6 +233,15 @@ class EnvPool:
     def take_statistics(self) -> NDArray[np.float64]:
         """(3 + metrics,): episodes, sum of returns, sum of lengths, sums of metrics, since the last call."""
         return np.array(self._pool.take_statistics())
+
+    def trace(self, on: bool) -> None:
+        """Whether to note when each thread or process works, from now on. Raises RuntimeError while a step is in
+        flight."""
+        self._pool.trace(on)
+
+    def take_spans(self) -> list[WorkSpan]:
+        """What was noted since the last call."""
+        return [WorkSpan(begin, end, worker) for worker, begin, end in self._pool.take_spans()]
 
     def snapshot(self) -> NDArray[np.uint8]:
         """(num_envs, bytes): the whole state, one row per environment, so that it can be cut over other pools."""

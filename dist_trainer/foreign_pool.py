@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dist_trainer.config import EnvConfig
-from dist_trainer.envs import INCOMING, EnvSpec, draw_noise, reset_seeds
+from dist_trainer.envs import INCOMING, EnvSpec, WorkSpan, draw_noise, reset_seeds
 
 CACHE_LINE = 64
 
@@ -104,6 +105,8 @@ class ForeignPool:
         self._steps = np.zeros(num_envs, np.uint64)  # of each environment since the run began
         self._low, self._high = np.array(spec.action_low, np.float32), np.array(spec.action_high, np.float32)
         self._ready = False
+        self._traced, self._sent_ns = False, 0
+        self._spans: list[WorkSpan] = []
         weakref.finalize(self, engine.close)
 
     @property
@@ -123,11 +126,14 @@ class ForeignPool:
             raise RuntimeError("send() on a pool that is new, or whose last step failed: call reset() or restore()")
         self._check_actions()
         self._ready = False
+        self._sent_ns = time.monotonic_ns()
         self._engine.send(self.actions)
 
     def recv(self) -> None:
         """Raises RuntimeError that names the environment if what it gives cannot be, and whatever the engine raises."""
         outcome = self._engine.recv()
+        if self._traced:
+            self._spans.append(WorkSpan(self._sent_ns, time.monotonic_ns(), worker=0))
         self._steps += 1
         self.rewards[:] = outcome.rewards
         self.terminated[:] = outcome.terminated
@@ -155,6 +161,15 @@ class ForeignPool:
             self.final_observations[cut_off] = of(cut_off) if of else outcome.observations[cut_off]
         self.statistics[ended] += np.stack([ended, self._returns, self._lengths], 1)[ended]
         self._returns[ended] = self._lengths[ended] = 0
+
+    def trace(self, on: bool) -> None:
+        """Whether to note steps, from now on: each from send() to recv(), of the engine as a whole."""
+        self._traced = on
+
+    def take_spans(self) -> list[WorkSpan]:
+        """What was noted since the last call."""
+        spans, self._spans = self._spans, []
+        return spans
 
     def take_faults(self) -> list[str]:
         """None: an engine that fails ends the run."""

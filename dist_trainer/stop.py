@@ -49,7 +49,8 @@ class StopRequest:
     def _note(self) -> None:
         if self.speaks and not self._asked:
             # Not print: the signal may have come in the middle of one.
-            os.write(2, b"\ndist_trainer: stopping after this iteration, with a checkpoint\n")
+            own_line = b"\n" if os.isatty(2) else b""  # after the terminal's ^C
+            os.write(2, own_line + b"dist_trainer: stopping after this iteration, with a checkpoint\n")
         self._asked = True
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:

@@ -12,6 +12,7 @@ import time
 from typing import Any, NamedTuple
 
 import torch
+from torch.profiler import record_function
 
 Mark = Any  # a time in seconds, or an event of a GPU
 
@@ -24,6 +25,7 @@ class _Span(NamedTuple):
 
 
 _on_device = False
+_traced = False
 _spans: list[_Span] = []
 _spare_events: list[Mark] = []
 _open = threading.local()  # .names: phases of this thread that have begun
@@ -36,10 +38,16 @@ def time_device(device: torch.device) -> None:
     _on_device = device.type == "cuda"
 
 
+def trace(on: bool) -> None:
+    """Whether phases have their names in the trace of torch's profiler, from now on."""
+    global _traced
+    _traced = on
+
+
 class Phase:
     """Use as a context."""
 
-    __slots__ = ("began", "name")
+    __slots__ = ("began", "name", "recorded")
 
     def __init__(self, name: str):
         self.name = name
@@ -49,12 +57,18 @@ class Phase:
         if names is None:
             names = _open.names = []
         names.append(self.name)
+        self.recorded: record_function | None = None
+        if _traced:
+            self.recorded = record_function(self.name)
+            self.recorded.__enter__()
         self.began = _mark()
 
     def __exit__(self, *_: object) -> None:
         names = _open.names
         names.pop()
         _spans.append(_Span(self.name, names[-1] if names else None, self.began, _mark()))
+        if self.recorded:
+            self.recorded.__exit__(None, None, None)
 
 
 def take() -> dict[str, float]:

@@ -20,6 +20,7 @@ from dist_trainer.drift import check_for_drift
 from dist_trainer.learner import Learner, make_learner, warm_up_normalizer
 from dist_trainer.overlap import rollouts_of
 from dist_trainer.ppo import mean_kl
+from dist_trainer.profile import Profile
 from dist_trainer.report import Report, add_up
 from dist_trainer.rollback import Rollbacks, roll_back
 from dist_trainer.run_folder import write_run
@@ -79,13 +80,15 @@ def train_from(
     config = learner.config
     report = Report(learner, run_dir, saved)
     undone_in_a_row = 0
-    with Checkpoints(learner, run_dir, report, status.at) as checkpoints, report:
+    profile = Profile(learner, run_dir, report.progress)
+    with Checkpoints(learner, run_dir, report, status.at) as checkpoints, report, profile:
         if saved is None:
             warm_up_normalizer(learner)
             checkpoints.save_and_wait(learner)
         status.at(learner.iteration, learner.finished)
         next_rollout = rollouts_of(learner)
         while not learner.finished:
+            profile.begin_iteration()
             with next_rollout(learner.iteration) as rollout:
                 update = learn(learner, rollout)
             learner.iteration += 1

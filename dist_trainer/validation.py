@@ -21,6 +21,7 @@ from dist_trainer.config import (
     TrainConfig,
 )
 from dist_trainer.errors import ConfigError, choices
+from dist_trainer.profile_settings import validate_profile
 
 MOST_THREADS = 1024
 MOST_EPISODES = 1_000_000
@@ -164,6 +165,7 @@ def check_settings(config: TrainConfig) -> None:
     _workers(config.env)
     _at_least(config, "", 0, "seed", "check_every", "diagnostics_every", "max_rollbacks", "histograms_every")
     _at_least(config, "", 0, "replay_minutes")
+    validate_profile(config)
     _require(config.max_weight > 0, "max_weight", config.max_weight, "must be above 0")
     _require(config.seed < 2**63, "seed", config.seed, "must be below 2**63")
     _require(config.checkpoint_minutes > 0, "checkpoint_minutes", config.checkpoint_minutes, "must be above 0")
