@@ -109,6 +109,7 @@ void require_same_pictures(const Pool& a, const Pool& b, const std::string& when
     a.render(env, false, left.data());
     b.render(env, false, right.data());
     require(left == right, "pictures differ " + when);
+    if (a.ends(env) > 0) a.render(env, true, left.data());
     for (const Point at : places) require(at.x < static_cast<float>(width) && at.y < static_cast<float>(height), when);
   }
 }
@@ -145,6 +146,7 @@ void exercise_noise() {
 double exercise(const std::string& name, int steps) {
   const auto alone = make_pool(name, 1), threaded = make_pool(name, 3), restored = make_pool(name, 2);
   const auto apart = make_pool_of_processes(name, 2);
+  alone->keep_ends();
   for (Pool* pool : {alone.get(), threaded.get(), apart.get()}) pool->reset();
   require_same(*alone, *threaded, "after reset");
   const int middle = steps / 2;
