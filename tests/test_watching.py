@@ -61,7 +61,6 @@ def test_evaluate_against_opponents(run_dir: Path, tmp_path: Path) -> None:
 
 def test_watch_and_play_as_commands(run_dir: Path) -> None:
     command("watch", f"checkpoint={run_dir}", "steps=12", "fps=200")
-    command("play", f"checkpoint={run_dir}", "env.params.opponent=1", "always=false", "steps=5", "fps=200")
     command("play", "env=snake", "env.params.agents=3", "steps=5", "fps=200")
 
 
