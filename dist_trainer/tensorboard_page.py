@@ -21,10 +21,10 @@ from dist_trainer.phase_times import PHASES
 
 # Settings that a sweep would vary. The others say where and how a run is computed, not what it learns.
 SWEPT = (
-    *("env", "policy", "optimizer", "ppo", "schedule", "precond_schedule", "adaptive_rate", "normalize"),
-    *("batch_scaling", "seed", "total_env_steps", "total_envs", "horizon", "precision", "reduce_dtype"),
+    *("env.name", "env.id", "env.params", "policy", "optimizer", "ppo", "schedule", "normalize"),
+    *("seed", "total_env_steps", "total_envs", "horizon", "precision", "reduce_dtype"),
 )
-NOT_SWEPT = ("env.view", "env.opponents", "env.library", "policy.action_kinds")
+NOT_SWEPT = ("policy.action_kinds",)
 # The page of hparams opens with five columns.
 SWEPT_FIRST = ("optimizer._target_", "optimizer.lr", "policy.hidden_size", "ppo.gamma", "seed")
 MOST_GIF_RATE = 50.0  # pictures per second: browsers take a faster one for a mistake
@@ -66,11 +66,18 @@ def layout(metrics: Sequence[str], learners: int) -> Summary:
 
 
 def settings(config: TrainConfig, learners: int) -> dict[str, float | str]:
-    """What a sweep would vary, by its name on the command line."""
+    """What a sweep would vary, by its name on the command line; of groups that can be off, only if they are on."""
+    swept = list(SWEPT)
+    if config.adaptive_rate.target_kl is not None:
+        swept.append("adaptive_rate")
+    if config.precond_schedule.kind != "constant":
+        swept.append("precond_schedule")
     found: dict[str, float | str] = {"learners": learners}
-    values = asdict(config)
-    for name in SWEPT:
-        found |= {key: value for key, value in _leaves(name, values[name]) if not key.startswith(NOT_SWEPT)}
+    for name in swept:
+        value: Any = asdict(config)
+        for part in name.split("."):
+            value = value[part]
+        found |= {key: leaf for key, leaf in _leaves(name, value) if not key.startswith(NOT_SWEPT)}
     return found
 
 
