@@ -12,8 +12,8 @@ from torch import Tensor
 
 from benchmarks.scaling_parts import TIMED, WARM_UP, averages, config_for, iterate, meet, seconds
 from benchmarks.scaling_records import IterationRecord
-from dist_trainer.compare import check_identical
 from dist_trainer.distributed import World
+from dist_trainer.identical import check_identical
 from dist_trainer.learner import make_learner, replicas, warm_up_normalizer
 
 

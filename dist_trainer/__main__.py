@@ -58,6 +58,12 @@ def run_record(arguments: Sequence[str]) -> int:
     return record.run_record(*plan)
 
 
+def run_compare(arguments: Sequence[str]) -> int:
+    from dist_trainer import compare
+
+    return compare.run_compare(*compare.plan_compare(arguments))
+
+
 def run_autotune(arguments: Sequence[str]) -> int:
     from dist_trainer import autotune
 
@@ -97,6 +103,7 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "watch": run_watch,
     "play": run_play,
     "record": run_record,
+    "compare": run_compare,
     "autotune": run_autotune,
     "doctor": run_doctor,
     "envs": run_envs,

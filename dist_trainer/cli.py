@@ -26,7 +26,17 @@ from dist_trainer.target import check_id, check_library, check_trusted
 
 GROUPS_WITH_TARGET = ("policy", "optimizer")
 MOST_CONFIG_BYTES = 1 << 20  # of a run folder's; ours have 5,000
-PATHS = ("run_dir", "resume", "checkpoint", "json", "output", "env.library", "library")  # taken as they are written
+PATHS = (
+    "run_dir",
+    "resume",
+    "checkpoint",
+    "json",
+    "output",
+    "csv",
+    "markdown",
+    "env.library",
+    "library",
+)  # taken as they are written
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,7 +209,7 @@ def load_train_config(run_dir: Path, known: Collection[str] = (), library: str |
     if not path.is_file():
         raise ConfigError("run folder", run_dir, f"is not one: it has no {CONFIG_FILE}")
     try:
-        text = _small_text(path)
+        text = small_text(path)
         merged = OmegaConf.merge(OmegaConf.structured(TrainConfig), OmegaConf.create(text))
         typed: Any = OmegaConf.to_object(merged)
     except (OmegaConfBaseException, ValueError, OSError, yaml.YAMLError) as error:
@@ -216,7 +226,7 @@ def load_train_config(run_dir: Path, known: Collection[str] = (), library: str |
     return typed
 
 
-def _small_text(path: Path) -> str:
+def small_text(path: Path) -> str:
     """Of a yaml file that cannot grow when it is read: an alias may stand for much, and be part of another."""
     with path.open() as file:
         text = file.read(MOST_CONFIG_BYTES + 1)

@@ -254,6 +254,19 @@ class RecordConfig:
 
 
 @dataclass
+class CompareConfig:
+    """`python -m dist_trainer compare`."""
+
+    metric: str | None = None  # of the episodes, or another tag; default: that of the environment's known scores
+    score: float | None = None  # which samples and seconds are counted to; default: 95 % of the way to the reference
+    x: str = "steps"  # of the picture: steps | seconds
+    output: str | None = "compare.png"  # the picture (.png, .svg, .pdf); null: none
+    csv: str | None = None  # also write every point to this file
+    json: str | None = None  # and the table to this one
+    markdown: str | None = None  # and to this one, for people
+
+
+@dataclass
 class AutotuneConfig:
     """`python -m dist_trainer autotune`."""
 

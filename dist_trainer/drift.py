@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dist_trainer import optimizers
-from dist_trainer.compare import check_identical, check_nobody_says, make_identical
+from dist_trainer.identical import check_identical, check_nobody_says, make_identical
 from dist_trainer.learner import Learner, replicas
 
 

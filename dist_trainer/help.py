@@ -22,6 +22,7 @@ dist_trainer: PPO with an LSTM on C++ environments, on any number of learners.
   python -m dist_trainer watch    checkpoint=RUN ...    a window in which it plays; keys pause, slow down, take over
   python -m dist_trainer play     env=NAME ...          play yourself; with checkpoint=RUN beside or against its agents
   python -m dist_trainer record   checkpoint=RUN output=NAME.gif ...   a video of it, GIF or MP4
+  python -m dist_trainer compare  RUN RUN ...           curves and scores of several runs, as a table and a picture
   python -m dist_trainer autotune [SETTING=VALUE ...]   find this machine's best threads and number of learners
   python -m dist_trainer doctor   [SETTING=VALUE ...]   find what would break or slow down a training here
   python -m dist_trainer envs                           list the environments, their actions and scores
@@ -70,6 +71,10 @@ def verb_help(verb: str, arguments: Sequence[str] = ()) -> str:
         return (
             f"python -m dist_trainer {verb} {usage} [SETTING=VALUE ...]\n\n{_settings(settings)}\n\n{elsewhere}{keys}"
         )
+    if verb == "compare":
+        usage = "python -m dist_trainer compare RUN [RUN ...] [SETTING=VALUE ...]"
+        how = "Runs that differ in nothing but their seed are one curve, with a band from the worst seed to the best."
+        return f"{usage}\n\n{how}\n\n{_settings(config.CompareConfig())}"
     if verb == "autotune":
         usage = "python -m dist_trainer autotune [SETTING=VALUE ...]"
         return f"{usage}\n\n{_settings(config.AutotuneConfig())}\n\nand those of the training (train --help)"

@@ -92,12 +92,12 @@ def plan_record(arguments: Sequence[str]) -> tuple[RecordConfig, ViewPlan]:
     return config, plan
 
 
-def require_modules(what: str, *names: str) -> None:
+def require_modules(what: str, *names: str, extra: str = "watch") -> None:
     """Raises ConfigError that says how to install them."""
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # it would greet on the command's output
     missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
-        how = f"needs {' and '.join(missing)}: pip install 'dist_trainer[watch]'"
+        how = f"needs {' and '.join(missing)}: pip install 'dist_trainer[{extra}]'"
         raise ConfigError("verb", what, how)
 
 

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from dist_trainer.cli import compose_train
-from dist_trainer.compare import check_identical
 from dist_trainer.config import TrainConfig
 from dist_trainer.distributed import World
 from dist_trainer.envs import env_spec
+from dist_trainer.identical import check_identical
 from dist_trainer.learner import make_learner, make_policy, replicas, warm_up_normalizer
 from dist_trainer.optimizers import make_optimizer
 from dist_trainer.optimizers.sharding import assign_owners, unit_costs

@@ -27,11 +27,11 @@ from dist_trainer import curvature, optimizers, trainer, update
 from dist_trainer.checkpoint import load_file
 from dist_trainer.checkpoint_file import checkpoint_path, list_checkpoints
 from dist_trainer.cli import compose_train
-from dist_trainer.compare import LearnersDiffer
 from dist_trainer.config import TrainConfig
 from dist_trainer.distributed import World
 from dist_trainer.envs import env_spec
 from dist_trainer.errors import ConfigError
+from dist_trainer.identical import LearnersDiffer
 from dist_trainer.keyed import keyed_seed
 from dist_trainer.learner import Learner, make_learner, make_policy, replicated_tensors
 from dist_trainer.optimizers.sharding import assign_owners, unit_costs, unit_memory, unit_operations

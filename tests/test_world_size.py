@@ -22,10 +22,10 @@ from torch import Tensor
 
 from dist_trainer import optimizers
 from dist_trainer.cli import compose_train
-from dist_trainer.compare import LearnersDiffer, check_identical
 from dist_trainer.config import TrainConfig
 from dist_trainer.config_files import config_dir
 from dist_trainer.distributed import World
+from dist_trainer.identical import LearnersDiffer, check_identical
 from dist_trainer.learner import Learner, make_learner, replicated_tensors, warm_up_normalizer
 from dist_trainer.normalize import ReturnNormalizer, RunningMoments
 from dist_trainer.ppo import normalize_globally
