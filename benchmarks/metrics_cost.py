@@ -2,10 +2,10 @@
 
     python -m benchmarks.metrics_cost [--pairs 4] [--seconds 20] [--env breakout]
 
-Two figures. Pairs: throughput of runs with everything as it is by default, on a terminal (a pseudo-terminal), by that of
-runs beside them, in turn, that write a point in a million iterations, into a file. Share: of the time of the first kind,
-what the loop spent in report.Report.iteration, replays (one in ten minutes by default) counted apart. The pairs tell what
-threads beside the loop cost, too, but are as noisy as the machine; the share is exact and leaves those out.
+Two figures. Pairs: throughput of runs with everything as it is by default, on a terminal (a pseudo-terminal), by that
+of runs beside them, in turn, that write a point in a million iterations, into a file. Share: of the time of the first
+kind, what the loop spent in report.Report.iteration, replays (one in ten minutes by default) counted apart. The pairs
+tell what threads beside the loop cost, too, but are as noisy as the machine; the share is exact and leaves those out.
 """
 
 from __future__ import annotations
