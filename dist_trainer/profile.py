@@ -19,7 +19,7 @@ from dist_trainer import stopwatch
 from dist_trainer.config import TrainConfig
 from dist_trainer.console import Progress
 from dist_trainer.learner import Learner
-from dist_trainer.trace_file import CLOCK, ITERATION, cost_table, write_trace
+from dist_trainer.trace_file import CLOCK, ITERATION, cost_table, with_pool, write_trace
 
 FOLDER = "profile"  # in the run folder
 CLOCK_MARKS = 10  # to tell by how much the trace's clock is off; the machine may be busy at some of them
@@ -91,10 +91,11 @@ class Profile:
         spans, rank = self._learner.pool.take_spans(), self._learner.world.rank
         file = self._folder / f"iteration_{self._first}_rank_{rank}.json.gz"
         try:
-            write_trace(file, profiler, self._clock_ns, spans)
+            trace = with_pool(profiler, self._clock_ns, spans)
+            write_trace(file, trace)
         except OSError as error:  # a full disk ends no run
             warnings.warn(f"no profile: {file} cannot be written: {error}", stacklevel=2)
+            return
         if self._learner.world.is_first:
-            on_gpu = self._learner.world.device.type == "cuda"
-            self._progress.show(cost_table(profiler.key_averages(), self._done, on_gpu))
+            self._progress.show(cost_table(trace["traceEvents"], self._learner.world.device.type == "cuda"))
             self._progress.say(f"profile of {self._done} iteration(s): {self._folder}; open a file in ui.perfetto.dev")

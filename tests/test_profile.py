@@ -21,6 +21,7 @@ from dist_trainer.config import EnvConfig
 from dist_trainer.distributed import connect
 from dist_trainer.envs import EnvPool
 from dist_trainer.errors import ConfigError
+from dist_trainer.trace_file import Cost, costs_of
 from dist_trainer.validation import check_settings
 from tests.test_update import differences
 
@@ -93,6 +94,19 @@ def test_phases_and_threads_are_where_they_were(tmp_path: Path, capsys: pytest.C
     shown = capsys.readouterr().out
     assert "top costs" in shown and "gradient (phase, besides operations)" in shown
     assert f"profile of 2 iteration(s): {tmp_path / 'run' / 'profile'}" in shown
+
+
+def test_costs_are_without_what_is_inside() -> None:
+    """outer [0, 100] holds a [10, 40], which holds b [20, 30], and another a [50, 60]; a thread beside has a [0, 5]."""
+    times = [("outer", 1, 0, 100), ("a", 1, 10, 40), ("b", 1, 20, 30), ("a", 1, 50, 60), ("a", 2, 0, 5)]
+    events: list[Event] = [
+        {"ph": "X", "cat": "cpu_op", "name": name, "tid": thread, "ts": begin, "dur": end - begin}
+        for name, thread, begin, end in times
+    ]
+    kernels: list[Event] = [{**event, "cat": "kernel", "name": f"{event['name']}_kernel"} for event in events]
+    assert costs_of(events + kernels, on_gpu=False) == {"outer": Cost(60, 1), "a": Cost(35, 3), "b": Cost(10, 1)}
+    on_gpu = costs_of(events + kernels, on_gpu=True)
+    assert on_gpu == {"outer_kernel": Cost(100, 1), "a_kernel": Cost(45, 3), "b_kernel": Cost(10, 1)}
 
 
 @pytest.mark.parametrize("own", [[], ["overlap=true", "env_groups=2", "env_threads=2"], ["env.workers=processes"]])
