@@ -54,9 +54,9 @@ def layout(metrics: Sequence[str], learners: int) -> Summary:
         },
     }
     if learners > 1:
-        pages["learners: mean, least, most"] = {
+        pages["learners: mean, least, most"] = {  # TensorBoard shows the last of such charts first
             name: ["Margin", [f"perf/{name}_seconds", f"learners/{name}_min", f"learners/{name}_max"]]
-            for name in PHASES
+            for name in reversed(PHASES)
         }
         pages["learners: the slowest"] = {
             "rank": ["Multiline", ["learners/slowest$"]],
