@@ -103,6 +103,7 @@ struct Spec {
   std::vector<int> observation_shape;  // of one agent
   ActionSpec action;
   int num_agents = 1;
+  int teams = 1;  // in so many equal parts the agents play against each other: the first ones, the next ones, ...
   std::vector<std::string> metrics;  // names of what E::metrics writes, averaged over episodes
   // What every entry of an observation lies within. Without bounds of their own floats may be any finite number.
   float observation_low = -std::numeric_limits<float>::max(), observation_high = std::numeric_limits<float>::max();

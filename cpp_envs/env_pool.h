@@ -49,6 +49,10 @@ class EnvPool final : public Pool {
     if (HasLegal<E> && spec().action.kind == ActionKind::kContinuous) {
       throw std::logic_error(this->config().name + ": continuous actions are all legal; it has a legal()");
     }
+    if (spec().teams < 1 || spec().num_agents % spec().teams != 0) {
+      throw std::logic_error(this->config().name + ": " + std::to_string(spec().num_agents) + " agents are not " +
+                             std::to_string(spec().teams) + " teams of equal size");
+    }
     check_picture(this->config().name, spec().picture, HasPicture<E>, HasPlaces<E>);
     if (!kOneAgent) results_.resize(static_cast<std::size_t>(rows()));
     metrics_.resize(static_cast<std::size_t>(rows()) * spec().metrics.size());
@@ -320,13 +324,14 @@ class EnvPool final : public Pool {
     }
     notes.take_note(env, Phase::kFinish);
     for (std::size_t agent = 0; agent < agents(); ++agent) {
-      if (!results[agent].done() || rested(row(env) + agent)) continue;
-      Episode& episode = episodes_[row(env) + agent];
+      const std::size_t i = row(env) + agent;
+      if (!results[agent].done() || rested(i)) continue;
+      const Episode episode = std::exchange(episodes_[i], Episode{});
+      if (silent[i]) continue;
       finished[0] += 1;
       finished[1] += episode.return_sum;
       finished[2] += static_cast<double>(episode.length);
       for (std::size_t m = 0; m < count; ++m) finished[3 + m] += static_cast<double>(values[agent * count + m]);
-      episode = Episode{};
     }
   }
 

@@ -51,6 +51,7 @@ py::dict buffers(const py::object& self) {
     out["legal"] = view(self, "bool", {rows, static_cast<py::ssize_t>(pool.spec().action.choices())}, pool.legal);
   }
   if (pool.features().resting) out["resting"] = view(self, "bool", {rows}, pool.resting);
+  out["silent"] = view(self, "bool", {rows}, pool.silent);
   out["statistics"] =
       view(self, "float64",
            {static_cast<py::ssize_t>(pool.config().num_envs), static_cast<py::ssize_t>(pool.statistics_size())},
@@ -144,6 +145,7 @@ PYBIND11_MODULE(_cpp_envs, m) {
       .def_readonly("observation_shape", &dt::Spec::observation_shape)
       .def_readonly("action", &dt::Spec::action)
       .def_readonly("num_agents", &dt::Spec::num_agents)
+      .def_readonly("teams", &dt::Spec::teams)
       .def_readonly("metrics", &dt::Spec::metrics)
       .def_property_readonly("picture",
                              [](const dt::Spec& self) { return std::pair(self.picture.height, self.picture.width); });

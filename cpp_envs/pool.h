@@ -82,6 +82,7 @@ class Pool {
     const std::size_t at_episodes = reserve(agents * sizeof(Episode));
     const std::size_t at_finished = reserve(envs * sizeof(double) * statistics_size());
     buffer_bytes_ = bytes;
+    const std::size_t at_silent = reserve(agents);
     const std::size_t at_control = reserve(threads_ ? 0 : WorkerControl::bytes(config_.workers));
     memory_ = config_.attachment ? std::make_unique<SharedMemory>(bytes, config_.attachment->file)
                                  : std::make_unique<SharedMemory>(bytes);
@@ -100,6 +101,7 @@ class Pool {
     truncated = reinterpret_cast<bool*>(data + at_truncated);
     legal = reinterpret_cast<bool*>(data + at_legal);
     resting = reinterpret_cast<bool*>(data + at_resting);
+    silent = reinterpret_cast<bool*>(data + at_silent);
     if (!config_.processes) {
       memory_->close_file();
       return;
@@ -248,6 +250,7 @@ class Pool {
   std::byte *observations, *final_observations, *actions;
   float *noise, *rewards;
   bool *terminated, *truncated, *legal, *resting;
+  bool* silent;        // (rows,) whose episodes are left out of the statistics: the caller's, at first nobody's
   double* statistics;  // (num_envs, statistics_size) of the episodes that ended and were not taken yet
 
  protected:

@@ -14,7 +14,8 @@ from dist_trainer.config_files import take_config_dirs
 from dist_trainer.errors import ConfigError, choices
 from dist_trainer.help import OVERVIEW, verb_help
 from dist_trainer.includes import flags_text
-from dist_trainer.plan import job_text, launched, learner_is_first, plan_doctor, plan_evaluate, plan_train
+from dist_trainer.plan import job_text, launched, learner_is_first, plan_doctor, plan_train
+from dist_trainer.plan_evaluate import plan_evaluate
 from dist_trainer.process import deny_writing_to_others, end_with_torchrun
 
 FIRST_LEARNER_SPEAKS_S = 10.0
@@ -34,7 +35,7 @@ def run_evaluate(arguments: Sequence[str]) -> int:
     plan = plan_evaluate(arguments)
     from dist_trainer.evaluate import run
 
-    return run(*plan)
+    return run(plan)
 
 
 def run_watch(arguments: Sequence[str]) -> int:
@@ -127,6 +128,14 @@ def take_cfg(arguments: Sequence[str]) -> tuple[bool, list[str]]:
     return True, words[:at] + words[at + 2 :]
 
 
+def tell(text: str) -> None:
+    """To a reader who may stop reading, as `| head` does."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main() -> int:
     """Exit status 0: done; 1: failed; 2: a mistake in the command or the configuration, told in one line."""
     deny_writing_to_others()
@@ -135,16 +144,16 @@ def main() -> int:
     try:
         arguments = take_config_dirs(arguments)
         if verb in ("--help", "-h", "help"):
-            print(OVERVIEW)
+            tell(OVERVIEW)
         elif verb not in VERBS:
             raise ConfigError("verb", verb, choices(VERBS, verb))
         elif {"--help", "-h"} & set(arguments):
-            print(verb_help(verb, arguments))
+            tell(verb_help(verb, arguments))
         else:
             shows, settings = take_cfg(arguments)
             if not shows:
                 return VERBS[verb](settings)
-            print(job_text(verb, settings), end="")
+            tell(job_text(verb, settings).rstrip())
         return 0
     except ConfigError as error:
         if rank != "0":

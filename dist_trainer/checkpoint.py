@@ -51,6 +51,7 @@ def shard_of(learner: Learner, extra: Callable[[], dict[str, Any]]) -> dict[str,
             "observation_normalizer": _state(learner.observations),
             "acting": [_state(module) for module in _acting(learner)],
             "return_moments": _state(learner.returns.moments),
+            "past": learner.past.state() if learner.past else None,
             "extra": extra(),
         }
     return shard
@@ -107,6 +108,8 @@ def load_checkpoint(learner: Learner, path: Path) -> dict[str, Any]:
     for module, state in zip(_acting(learner), saved["acting"], strict=True):
         module.load_state_dict(state)
     learner.returns.moments.load_state_dict(saved["return_moments"])
+    if learner.past:
+        learner.past.load_state(saved["past"])
     per_env = saved["per_env"]
     learner.pool.restore(_slice(per_env["snapshot"], 0, learner.world).numpy())
     if learner.pool.keeps_state:

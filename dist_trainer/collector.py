@@ -18,6 +18,7 @@ from dist_trainer.acting import ActingStep
 from dist_trainer.device_link import DeviceLink, to_device
 from dist_trainer.env_groups import EnvGroups
 from dist_trainer.normalize import ObservationNormalizer
+from dist_trainer.past_team import PastTeam
 from dist_trainer.policies import Policy, acting
 from dist_trainer.pools import Pool
 from dist_trainer.rollout import Rollout, empty_rollout
@@ -53,6 +54,8 @@ class CutOff:
 class Group:
     """One pool, and the policy's part in stepping it."""
 
+    past: PastTeam | None = None  # who acts for some of the rows
+
     def __init__(self, pool: Pool, step: ActingStep, link: DeviceLink, first_row: int, rollout: Rollout):
         self.pool, self.step, self.link, self.first_row, self.rollout = pool, step, link, first_row, rollout
         self.columns = slice(first_row, first_row + pool.rows)
@@ -68,6 +71,8 @@ class Group:
         self.cut_off.clear()
         self.link.receive()
         self.step.prepare()
+        if self.past:
+            self.past.prepare()
         self.rollout.initial_state[:, self.columns].copy_(self.step.state)
 
     def act(self, t: int) -> None:
@@ -77,7 +82,7 @@ class Group:
             row.observations.copy_(self.seen)
             self._copy_rights(row)
         with Phase("inference"):
-            step.run()
+            (self.past or step).run()
         with Phase("copies"):
             self.link.answer(step.decision.actions)
             row.actions.copy_(step.decision.actions)
@@ -94,6 +99,8 @@ class Group:
             row.legal.copy_(incoming.legal)
         if row.acts is not None and incoming.resting is not None:
             torch.logical_not(incoming.resting, out=row.acts)
+            if self.past:
+                row.acts.index_fill_(0, self.past.rows, False)
 
     def receive(self, t: int) -> None:
         """What came of step t, once the environments are there. What the host must know it reads from the pool."""
@@ -130,16 +137,34 @@ class Collector:
         *,
         cuda_graphs: bool = False,
         rollout_memory: str = "device",
+        past: tuple[Policy, ObservationNormalizer] | None = None,
+        past_rows: NDArray[np.bool_] | None = None,
     ):
+        """`past`: who acts for `past_rows` (N,), of which nothing is learned and no episode counts."""
         self.policy, self.normalizer, self.horizon, self.device = policy, normalizer, horizon, device
         state = policy.initial_state(pool.rows)
         observation_device = torch.device("cpu") if rollout_memory == "host" else device
-        self._rollout = empty_rollout(pool.spec, horizon, state, normalizer.dtype, observation_device)
+        self._rollout = empty_rollout(
+            pool.spec, horizon, state, normalizer.dtype, observation_device, some_rest=past is not None
+        )
         self.groups = []
         for index, own in enumerate(pool.pools):
             link = DeviceLink(own, device)
             step = ActingStep(policy, normalizer, link.incoming, graph=cuda_graphs and device.type == "cuda")
             self.groups.append(Group(own, step, link, index * own.rows, self._rollout))
+            if past and past_rows is not None:
+                self._hand_over(self.groups[-1], past, past_rows)
+
+    def _hand_over(
+        self, group: Group, past: tuple[Policy, ObservationNormalizer], past_rows: NDArray[np.bool_]
+    ) -> None:
+        its = past_rows[group.columns]
+        group.pool.silent[:] = its
+        rows = torch.from_numpy(np.flatnonzero(its))
+        if self._rollout.acts is not None:  # for good, where nobody else ever rests
+            self._rollout.acts[:, group.columns] = torch.from_numpy(~its).to(self._rollout.acts.device)
+        if len(rows):
+            group.past = PastTeam(group.step, *past, rows, graph=group.step.graph)
 
     @property
     def state(self) -> Tensor:

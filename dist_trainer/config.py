@@ -111,6 +111,16 @@ class PreemptionConfig:
 
 
 @dataclass
+class SelfPlayConfig:
+    """Past policies as opponents, where the agents of an environment play against each other in teams."""
+
+    past: float = 0.0  # of the environments: one team is played by a past policy, and not learned from
+    every: int = 50  # iterations between policies that are kept; twice that whenever there are too many
+    keep: int = 10  # at most so many, from the run's beginning to now
+    hold: int = 10  # iterations for which one of them plays before another is drawn
+
+
+@dataclass
 class NormalizeConfig:
     """Running normalizers, reduced over all learners and kept in checkpoints."""
 
@@ -134,6 +144,7 @@ class TrainConfig:
     normalize: NormalizeConfig = field(default_factory=NormalizeConfig)
     batch_scaling: BatchScalingConfig = field(default_factory=BatchScalingConfig)
     preemption: PreemptionConfig = field(default_factory=PreemptionConfig)
+    self_play: SelfPlayConfig = field(default_factory=SelfPlayConfig)
 
     seed: int = 1  # of everything random; another seed is another run
     total_env_steps: float = 2e6  # over all learners; rounded up to whole iterations
@@ -199,6 +210,7 @@ class EvaluateConfig:
     torch_threads: int | None = None  # default: all cores
     env_threads: int | None = None  # the same
     opponents: bool = True  # and a table of scores against each of env.opponents (configs/env), where there are any
+    against: list[str] = field(default_factory=list)  # and against other runs or checkpoints, who play the other team
     require_mean_return: float | None = None  # exit with status 1 below it
     json: str | None = None  # also write the result to this file
 

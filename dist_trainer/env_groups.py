@@ -69,12 +69,12 @@ class EnvGroups:
             pool.reset()
 
     def take_statistics(self) -> NDArray[np.float64]:
-        """(3 + metrics,): episodes, sum of returns, sum of lengths, sums of metrics, since the last call."""
-        each = np.concatenate([pool.statistics for pool in self.pools])  # (E/W, 3 + metrics)
+        """(E/W, 3 + metrics): of each environment episodes, sum of returns, sum of lengths, sums of metrics, since the
+        last call."""
+        each = np.concatenate([pool.statistics for pool in self.pools])
         for pool in self.pools:
             pool.take_statistics()
-        total: NDArray[np.float64] = np.add.accumulate(each)[-1]  # one after another, as a single pool adds them
-        return total
+        return each
 
     def take_faults(self) -> list[str]:
         """A line for every worker process that was lost since the last call."""

@@ -40,6 +40,7 @@ class EnvSpec:
     metrics: tuple[str, ...]  # names of what the environment reports at the end of an episode
     has_legal: bool = False  # not every action is legal at all times
     has_resting: bool = False  # agents may die, wait and come back
+    teams: int = 1  # equal, contiguous parts of the agents, which play against each other
     picture: tuple[int, int] | None = None  # height and width, in pixels, of what EnvPool.render gives
 
     @property
@@ -115,6 +116,7 @@ def env_spec(config: EnvConfig) -> EnvSpec:
         metrics=tuple(spec.metrics),
         has_legal=_cpp_envs.has_legal(config.name),
         has_resting=_cpp_envs.has_resting(config.name),
+        teams=spec.teams,
         picture=spec.picture if any(spec.picture) else None,
     )
 
@@ -165,6 +167,7 @@ class EnvPool:
     truncated: NDArray[np.bool_]  # (N,)
     legal: NDArray[np.bool_]  # (N, K) which of the K choices of all components may be made next; if spec.has_legal
     resting: NDArray[np.bool_]  # (N,) who does not act next: its actions count for nothing; if spec.has_resting
+    silent: NDArray[np.bool_]  # (N,) the caller's, at first all false: whose episodes are left out of the statistics
     statistics: NDArray[np.float64]  # (E/W, 3 + metrics): what take_statistics sums up, per environment
 
     def __init__(

@@ -15,13 +15,17 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from dist_trainer.config import EnvConfig, EvaluateConfig, TrainConfig
+from dist_trainer.config import EnvConfig
 from dist_trainer.distributed import share_of_cores
 from dist_trainer.envs import statistics_names
 from dist_trainer.interval import ratio_interval
+from dist_trainer.normalize import ObservationNormalizer
+from dist_trainer.plan_evaluate import EvaluatePlan
 from dist_trainer.plan_trained import opponents
 from dist_trainer.player import Player
+from dist_trainer.policies import Policy
 from dist_trainer.pools import Pool, env_spec, make_pool
+from dist_trainer.teams import in_turn
 from dist_trainer.trained import choose_device, load_policy
 
 
@@ -35,13 +39,32 @@ class Score:
     intervals: dict[str, tuple[float, float] | None]  # of each, 95 %, from the spread over environments; None: of one
 
 
-def first_episodes(player: Player, pool: Pool, max_steps: int) -> NDArray[np.float64]:
-    """(E, 3 + metrics): each environment's statistics when the first episode of all its agents had ended; 0 if it has
-    not within so many steps."""
+class Match:
+    """Two policies on one pool whose agents play in teams: one of the teams is the first one's, in the next environment
+    the next team; all others are the second one's. The statistics are the first one's alone."""
+
+    def __init__(self, one: Player, other: Player):
+        pool = one.pool
+        self.players, self.pool = (one, other), pool
+        self._own = in_turn(1.0, 0, pool.num_envs, pool.spec)  # (N,)
+        pool.silent[:] = ~self._own
+
+    def step(self) -> None:
+        one, other = (player.choose().actions for player in self.players)  # (N, C)
+        own = torch.from_numpy(self._own)[:, None]
+        torch.from_numpy(self.pool.actions).copy_(torch.where(own, one, other))
+        self.pool.send()
+        self.pool.recv()
+
+
+def first_episodes(player: Player | Match, pool: Pool, max_steps: int) -> NDArray[np.float64]:
+    """(E, 3 + metrics): each environment's statistics when the first episode of all its agents had ended, or of those
+    who are in the statistics; 0 if it has not within so many steps."""
     first = np.zeros_like(pool.statistics)
+    agents = pool.spec.num_agents // (pool.spec.teams if isinstance(player, Match) else 1)
     for _ in range(max_steps):
         player.step()
-        just_finished = (first[:, 0] == 0) & (pool.statistics[:, 0] >= pool.spec.num_agents)
+        just_finished = (first[:, 0] == 0) & (pool.statistics[:, 0] >= agents)
         first[just_finished] = pool.statistics[just_finished]
         if first[:, 0].all():
             break
@@ -59,24 +82,30 @@ def score_of(first: NDArray[np.float64], names: tuple[str, ...]) -> Score:
     )
 
 
-def evaluate(config: EvaluateConfig, trained: TrainConfig, checkpoint: Path) -> tuple[Score, dict[str, Score]]:
+def evaluate(plan: EvaluatePlan) -> tuple[Score, dict[str, Score]]:
     """As the environment is, and against each opponent. One environment for each episode asked for. Raises ConfigError
-    if the checkpoint is damaged."""
+    if a checkpoint is damaged."""
+    config = plan.config
     torch.set_num_threads(config.torch_threads or share_of_cores(1))
     threads = config.env_threads or share_of_cores(1)
-    learned = load_policy(trained, env_spec(trained.env), checkpoint, choose_device(config.device))
+    trained, spec, device = plan.trained, env_spec(plan.trained.env), choose_device(config.device)
+    learned = load_policy(trained, spec, plan.checkpoint, device)
 
-    def play(env: EnvConfig) -> Score:
+    def play(env: EnvConfig, other: tuple[Policy, ObservationNormalizer] | None = None) -> Score:
         pool = make_pool(env, num_envs=config.episodes, first_env=0, seed=config.seed, threads=threads)
         pool.reset()
-        player = Player(*learned, pool, greedy=config.greedy)
+        own = Player(*learned, pool, greedy=config.greedy)
+        player = Match(own, Player(*other, pool, greedy=config.greedy)) if other else own
         first = first_episodes(player, pool, config.max_steps)
         for fault in pool.take_faults():
             print(fault, file=sys.stderr)
         return score_of(first, statistics_names(pool.spec))
 
-    against = opponents(trained.env) if config.opponents else {}
-    return play(trained.env), {name: play(env) for name, env in against.items()}
+    scripts = opponents(trained.env) if config.opponents else {}
+    against = {name: play(env) for name, env in scripts.items()}
+    for name, rival in plan.rivals.items():
+        against[name] = play(trained.env, load_policy(rival.trained, spec, rival.checkpoint, device))
+    return play(trained.env), against
 
 
 def with_interval(score: Score, name: str) -> str:
@@ -101,9 +130,10 @@ def plus_minus(score: Score, name: str) -> str:
     return f"{score.means[name]:.3g}{reach}"
 
 
-def run(config: EvaluateConfig, trained: TrainConfig, checkpoint: Path) -> int:
+def run(plan: EvaluatePlan) -> int:
     """Prints the score. Exit status 1 if it is below what is required."""
-    score, against = evaluate(config, trained, checkpoint)
+    config, trained, checkpoint = plan.config, plan.trained, plan.checkpoint
+    score, against = evaluate(plan)
     mean = score.means["episode_return"]
     how = "most likely actions" if config.greedy else "sampled actions"
     print(f"{trained.env.name}: {score.episodes} episodes of {checkpoint}, {how}; means and 95 % intervals")

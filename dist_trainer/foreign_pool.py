@@ -79,6 +79,7 @@ class ForeignPool:
     truncated: NDArray[np.bool_]
     legal: NDArray[np.bool_]  # never there
     resting: NDArray[np.bool_]  # if the engine resets a step later
+    silent: NDArray[np.bool_]  # never there: these environments have one agent
     statistics: NDArray[np.float64]
 
     def __init__(self, config: EnvConfig, spec: EnvSpec, engine: Engine, *, num_envs: int, first_env: int, seed: int):

@@ -121,9 +121,9 @@ def _settings(values: Any, prefix: str = "") -> str:
     comments = dict(re.findall(r"^    (\w+): .*?# (.*)$", source, re.MULTILINE))
     lines = []
     for field in dataclasses.fields(values):
-        if field.default is dataclasses.MISSING:
-            continue
         value = getattr(values, field.name)
+        if isinstance(value, dict) or dataclasses.is_dataclass(value):
+            continue
         default = "required" if value == "???" else f"default: {value}"
         meaning = f"{comments[field.name]} " if field.name in comments else ""
         lines.append(f"  {prefix + field.name:30} {meaning}({default})")

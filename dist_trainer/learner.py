@@ -23,11 +23,13 @@ from dist_trainer.keyed import keyed_generators, keyed_seed
 from dist_trainer.normalize import ObservationNormalizer, ReturnNormalizer
 from dist_trainer.optimizers.compilation import missing_for_compilation, set_compilation
 from dist_trainer.optimizers.own_state import OwnState
+from dist_trainer.past_policies import PastPolicies
 from dist_trainer.policies import Policy
 from dist_trainer.ppo import GradientBucket
 from dist_trainer.prefetch import Prefetcher
 from dist_trainer.stopwatch import time_device
 from dist_trainer.target import make
+from dist_trainer.teams import in_turn
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 NOT_FOR_POLICY = ("action_kinds",)  # for validation before torch is imported
@@ -53,6 +55,7 @@ class Learner:
     gradients: GradientBucket
     optimizer: optimizers.Optimizer
     prefetcher: Prefetcher | None  # with rollout_memory=host
+    past: PastPolicies | None = None  # with self_play.past
     own_state: OwnState = field(default_factory=OwnState)
     iteration: int = 0  # rollouts that were collected and learned from
     optimizer_step: int = 0
@@ -151,10 +154,13 @@ def make_learner(config: TrainConfig, world: World) -> Learner:
     )
     # With overlap, acting goes on with weights and statistics that learning has moved on from.
     acting = copy.deepcopy((policy, observations)) if config.overlap else (policy, observations)
+    past = PastPolicies(config.self_play, config.seed, (policy, observations)) if config.self_play.past else None
     collector = Collector(
         *(pool, *acting, config.horizon, world.device),
         cuda_graphs=config.cuda_graphs,
         rollout_memory=config.rollout_memory,
+        past=(past.policy, past.normalizer) if past else None,
+        past_rows=past_rows_of(pool, config, world) if past else None,
     )
     return Learner(
         config=config,
@@ -167,7 +173,13 @@ def make_learner(config: TrainConfig, world: World) -> Learner:
         gradients=GradientBucket(policy),
         optimizer=optimizers.make_optimizer(config.optimizer, policy, world),
         prefetcher=Prefetcher(world.device) if config.rollout_memory == "host" else None,
+        past=past,
     )
+
+
+def past_rows_of(pool: EnvGroups, config: TrainConfig, world: World) -> NDArray[np.bool_]:
+    """(N,) of this learner's rows those that a past policy plays."""
+    return in_turn(config.self_play.past, world.rank * pool.num_envs, pool.num_envs, pool.spec)
 
 
 def allow_tf32(allowed: bool) -> None:

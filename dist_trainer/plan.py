@@ -22,16 +22,17 @@ from dist_trainer.cli import (
     load_train_config,
     parse,
 )
-from dist_trainer.config import LARGEST_INT32, DoctorConfig, EvaluateConfig, TrainConfig
+from dist_trainer.config import LARGEST_INT32, DoctorConfig, TrainConfig
 from dist_trainer.config_files import GROUPS
 from dist_trainer.envs import EnvSpec
 from dist_trainer.errors import ConfigError
-from dist_trainer.plan_trained import check_writable, find_trained_checkpoint, load_trained, opponents
+from dist_trainer.plan_evaluate import plan_evaluate
 from dist_trainer.pools import env_spec
 from dist_trainer.resumable import RESUME_AUTO, check_resumable
 from dist_trainer.run_folder import CONFIG_FILE, begun_by_this_launcher, check_run_dir, default_folders
 from dist_trainer.target import check_module, targets
-from dist_trainer.validation import check_division, check_settings, validate_doctor, validate_evaluate
+from dist_trainer.teams import check_teams
+from dist_trainer.validation import check_division, check_settings, validate_doctor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +68,7 @@ def plan_train(arguments: Sequence[str], world_size: int, is_first: bool = True)
         check_module(group, str(getattr(config, group)["_target_"]))
     spec = env_spec(config.env)
     check_policy_fits(config, spec)
+    check_teams(config, spec)
     check_memory(config, spec)
     return dataclasses.replace(plan, config=config)
 
@@ -177,26 +179,6 @@ def check_memory(config: TrainConfig, spec: EnvSpec) -> None:
             raise ConfigError(name, steps, f"with total_envs={config.total_envs} a rollout needs at least {sizes}")
 
 
-def plan_evaluate(arguments: Sequence[str]) -> tuple[EvaluateConfig, TrainConfig, Path]:
-    """What to evaluate, the configuration it was trained with, and the checkpoint file. Raises ConfigError.
-
-    Settings of env.params change the environment: to other levels, or another size.
-    """
-    settings = parse(arguments)
-    elsewhere = [setting for setting in settings if setting.key.startswith("env.params.")]
-    base = OmegaConf.structured(EvaluateConfig)
-    config: EvaluateConfig = apply(base, [setting for setting in settings if setting not in elsewhere])
-    validate_evaluate(config)
-    checkpoint = find_trained_checkpoint(config.checkpoint, config.best)
-    if config.json:
-        check_writable("json", Path(config.json))
-    trained = load_trained(checkpoint, config.library, elsewhere)
-    if any(setting.key.removeprefix("env.params.") in trained.env.opponents for setting in elsewhere):
-        config = dataclasses.replace(config, opponents=False)  # the one that was asked for
-    opponents(trained.env)
-    return config, trained, checkpoint
-
-
 def plan_doctor(arguments: Sequence[str]) -> DoctorConfig:
     """Raises ConfigError."""
     config: DoctorConfig = apply(OmegaConf.structured(DoctorConfig), parse(arguments))
@@ -209,7 +191,7 @@ def job_text(verb: str, arguments: Sequence[str]) -> str:
     if verb not in ("train", "evaluate"):
         raise ConfigError("--cfg", "job", f"shows what train and evaluate would do, not {verb}")
     is_train = verb == "train"
-    config: Any = plan_train(arguments, launched("WORLD_SIZE")).config if is_train else plan_evaluate(arguments)[0]
+    config: Any = plan_train(arguments, launched("WORLD_SIZE")).config if is_train else plan_evaluate(arguments).config
     return OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config)))
 
 

@@ -16,11 +16,11 @@ from dist_trainer.errors import ConfigError
 from dist_trainer.pools import env_spec
 
 
-def find_trained_checkpoint(checkpoint: str, best: bool) -> Path:
-    """`checkpoint`: a run folder or one of its checkpoints. Raises ConfigError."""
+def find_trained_checkpoint(checkpoint: str, best: bool, setting: str = "checkpoint") -> Path:
+    """`checkpoint`: a run folder or one of its checkpoints, the value of `setting`. Raises ConfigError."""
     if best and is_checkpoint(Path(checkpoint)):
         raise ConfigError("best", True, "acts only where checkpoint names a run folder, not one of its checkpoints")
-    return find_checkpoint(checkpoint, "checkpoint", best=best)
+    return find_checkpoint(checkpoint, setting, best=best)
 
 
 def load_trained(checkpoint: Path, library: str | None, elsewhere: Sequence[Setting] = ()) -> TrainConfig:
@@ -56,7 +56,9 @@ def opponents(env: EnvConfig) -> dict[str, EnvConfig]:
 def _elsewhere(trained: TrainConfig, settings: Sequence[Setting]) -> TrainConfig:
     """Raises ConfigError, also if the policy would see or do other things there."""
     changed: TrainConfig = apply(OmegaConf.structured(trained), settings)
-    before, after = (dataclasses.replace(env_spec(c.env), num_agents=1, picture=None) for c in (trained, changed))
+    before, after = (
+        dataclasses.replace(env_spec(c.env), num_agents=1, teams=1, picture=None) for c in (trained, changed)
+    )
     if before != after:
         valid = "changes the shape of observations or actions, which must be those that the policy was trained with"
         raise ConfigError(settings[-1].key, settings[-1].value, valid)

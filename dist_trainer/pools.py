@@ -35,6 +35,7 @@ class Pool(Protocol):
     truncated: NDArray[np.bool_]
     legal: NDArray[np.bool_]
     resting: NDArray[np.bool_]
+    silent: NDArray[np.bool_]
     statistics: NDArray[np.float64]
 
     @property

@@ -11,7 +11,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from dist_trainer import replay, stopwatch, tensorboard_page
@@ -25,6 +27,7 @@ from dist_trainer.phase_times import PhaseTimes, own_rows
 from dist_trainer.ppo import LOSS_SUMS, RETURN_SUMS, explained_variance
 from dist_trainer.run_folder import TENSORBOARD_FOLDER
 from dist_trainer.system_facts import system_facts
+from dist_trainer.teams import past_envs
 from dist_trainer.update import Update
 
 MOST_FAULTS_SHOWN = 5  # of an iteration, by each learner
@@ -39,6 +42,7 @@ class Totals:
     returns: list[float]  # return_sums
     episodes: list[float]  # statistics of the pools
     restarts: float  # of worker processes
+    against_past: tuple[float, float]  # games that ended, and points in them; see past_policies.py
     times: PhaseTimes
     wishes: list[float]
 
@@ -47,15 +51,29 @@ def add_up(learner: Learner, update: Update, wishes: list[float], iteration_seco
     """One all-reduce. `iteration_seconds`: since the last one."""
     world, faults = learner.world, learner.pool.take_faults()
     show_faults(faults, world.rank)
-    statistics = learner.pool.take_statistics().tolist()
+    each = learner.pool.take_statistics()  # (E/W, 3 + metrics)
+    statistics = np.add.accumulate(each)[-1].tolist()  # one after another: however the environments are cut over pools
+    against_past = games_against_past(learner, each)
     times = own_rows(stopwatch.take(), iteration_seconds, world.rank, world.size)
-    numbers = [*statistics, len(faults), *wishes, *times]
+    numbers = [*statistics, len(faults), *against_past, *wishes, *times]
     own = torch.tensor(numbers, dtype=torch.float64, device=world.device)
     total = iter(world.sum_(torch.cat([update.sums, own])).tolist())
     losses, returns, episodes = ([*islice(total, n)] for n in (len(LOSS_SUMS), RETURN_SUMS, len(statistics)))
     return Totals(
-        losses, returns, episodes, next(total), wishes=[*islice(total, len(wishes))], times=PhaseTimes.of([*total])
+        *(losses, returns, episodes, next(total), (next(total), next(total))),
+        wishes=[*islice(total, len(wishes))],
+        times=PhaseTimes.of([*total]),
     )
+
+
+def games_against_past(learner: Learner, each: NDArray[np.float64]) -> tuple[float, float]:
+    """Of this learner's environments (E/W, 3 + metrics): games that ended where a past policy plays, and the points in
+    them, which are the environment's first metric. As an agent's: of a team of five each has its own."""
+    if not learner.past:
+        return 0.0, 0.0
+    first = learner.world.rank * learner.pool.num_envs
+    its = each[past_envs(learner.config.self_play.past, first, learner.pool.num_envs)]
+    return float(its[:, 0].sum()), float(its[:, 3].sum())
 
 
 def show_faults(faults: list[str], rank: int) -> None:

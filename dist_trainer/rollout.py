@@ -51,10 +51,16 @@ class Rollout:
 
 
 def empty_rollout(
-    spec: EnvSpec, horizon: int, state: Tensor, dtype: torch.dtype, observation_device: torch.device
+    spec: EnvSpec,
+    horizon: int,
+    state: Tensor,
+    dtype: torch.dtype,
+    observation_device: torch.device,
+    some_rest: bool = False,
 ) -> Rollout:
     """Room for a rollout of the environments whose recurrent state is like `state` (L, N, H); all but the observations
-    are where that is. `dtype`: the policy's."""
+    are where that is. `dtype`: the policy's. `some_rest`: not everyone acts, even if the environment lets nobody rest.
+    """
     rows, device = state.shape[1], state.device
 
     def empty(*shape: int, dtype: torch.dtype = dtype, device: torch.device = device) -> Tensor:
@@ -76,7 +82,7 @@ def empty_rollout(
         initial_state=torch.empty_like(state),
         done_counts=np.zeros(rows, np.int64),
         legal=empty(horizon, rows, sum(spec.action_sizes), dtype=torch.bool) if spec.has_legal else None,
-        acts=empty(horizon, rows, dtype=torch.bool) if spec.has_resting else None,
+        acts=empty(horizon, rows, dtype=torch.bool) if spec.has_resting or some_rest else None,
     )
 
 

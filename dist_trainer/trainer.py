@@ -89,6 +89,8 @@ def train_from(
         next_rollout = rollouts_of(learner)
         while not learner.finished:
             profile.begin_iteration()
+            if learner.past:
+                learner.past.begin_iteration(learner.iteration)
             with next_rollout(learner.iteration) as rollout:
                 update = learn(learner, rollout)
             learner.iteration += 1
@@ -102,7 +104,10 @@ def train_from(
                 rollbacks.note_good_update(learner.iteration)
             kl = math.nan if update.undone else mean_kl(totals.losses)
             learner.rate_factor = adapt_rate(learner.rate_factor, kl, config.adaptive_rate)
-            report.iteration(learner, update, totals, checkpoints.facts() | {"optimizer/rollbacks": rollbacks.total})
+            facts = checkpoints.facts() | {"optimizer/rollbacks": rollbacks.total}
+            if learner.past:
+                facts |= learner.past.rate(learner.iteration - 1, *totals.against_past)
+            report.iteration(learner, update, totals, facts)
             if undone_in_a_row >= config.max_bad_updates:
                 raise TrainingDiverged(
                     f"{undone_in_a_row} updates in a row were not finite and were undone; {run_dir} holds the last "

@@ -22,6 +22,7 @@ from dist_trainer.config import (
 )
 from dist_trainer.errors import ConfigError, choices
 from dist_trainer.profile_settings import validate_profile
+from dist_trainer.self_play_settings import validate_self_play
 
 MOST_THREADS = 1024
 MOST_EPISODES = 1_000_000
@@ -166,6 +167,7 @@ def check_settings(config: TrainConfig) -> None:
     _at_least(config, "", 0, "seed", "check_every", "diagnostics_every", "max_rollbacks", "histograms_every")
     _at_least(config, "", 0, "replay_minutes")
     validate_profile(config)
+    validate_self_play(config)
     _require(config.max_weight > 0, "max_weight", config.max_weight, "must be above 0")
     _require(config.seed < 2**63, "seed", config.seed, "must be below 2**63")
     _require(config.checkpoint_minutes > 0, "checkpoint_minutes", config.checkpoint_minutes, "must be above 0")

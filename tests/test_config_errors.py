@@ -18,7 +18,8 @@ import pytest
 from dist_trainer.checkpoint_file import MANIFEST, checkpoint_folder, list_checkpoints
 from dist_trainer.config import EvaluateConfig, TrainConfig
 from dist_trainer.errors import ConfigError
-from dist_trainer.plan import job_text, plan_evaluate, plan_train
+from dist_trainer.plan import job_text, plan_train
+from dist_trainer.plan_evaluate import plan_evaluate
 from dist_trainer.target import make
 
 DEADLINE_S = 15.0  # generous: 0.3 to 3 s on an idle machine
@@ -267,6 +268,17 @@ def test_train_help_names_every_setting() -> None:
         assert choice in done.stdout
 
 
+@pytest.mark.parametrize("arguments", ["--help", "train --help", "train --cfg job"])
+def test_a_reader_who_has_had_enough(arguments: str) -> None:
+    """As with `| head -1`: the pipe is closed before anything is written."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    words = [sys.executable, "-m", "dist_trainer", *arguments.split()]
+    done = subprocess.run(words, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_evaluate_help_names_every_setting() -> None:
     done = command("evaluate", "--help")
     assert (done.returncode, done.stderr) == (0, "")
@@ -369,7 +381,7 @@ def test_paths_are_taken_literally(finished_run: Path, tmp_path: Path, name: str
     assert plan_train([f"run_dir={path}"], 1).config.run_dir == str(path)
     path.symlink_to(finished_run)
     assert plan_train([f"resume={path}"], 1).config.run_dir == str(path)
-    assert plan_evaluate([f"checkpoint={path}", f"json={path}.json"])[0].json == f"{path}.json"
+    assert plan_evaluate([f"checkpoint={path}", f"json={path}.json"]).config.json == f"{path}.json"
 
 
 @pytest.mark.parametrize("arguments", [["--cfg", "job", "ppo.gamma=0.9"], ["ppo.gamma=0.9", "--cfg=job"]])
@@ -424,8 +436,8 @@ def test_evaluate_refuses_where_it_could_not_write(finished_run: Path, tmp_path:
 def test_evaluate_elsewhere(finished_run: Path) -> None:
     """With other parameters of the environment, if they are such, and the policy fits."""
     run = f"checkpoint={finished_run}"
-    assert plan_evaluate([run])[1].env.params == {"max_steps": 500}
-    assert plan_evaluate([run, "env.params.max_steps=9"])[1].env.params == {"max_steps": 9}
+    assert plan_evaluate([run]).trained.env.params == {"max_steps": 500}
+    assert plan_evaluate([run, "env.params.max_steps=9"]).trained.env.params == {"max_steps": 9}
     for setting, message in (
         ("env.params.max_steps=0", r"env\.params\.max_steps=0: must be a whole number from 1"),
         ("env.params.lives=3", r"env\.params\.lives=3: no such setting"),

@@ -18,7 +18,8 @@ from dist_trainer.distributed import World
 from dist_trainer.envs import EnvPool, reset_seeds
 from dist_trainer.errors import ConfigError
 from dist_trainer.learner import make_learner
-from dist_trainer.plan import plan_evaluate, plan_train
+from dist_trainer.plan import plan_train
+from dist_trainer.plan_evaluate import plan_evaluate
 from dist_trainer.pools import Pool, env_spec, make_pool
 from dist_trainer.run_folder import write_run
 from dist_trainer.train import run
@@ -210,8 +211,8 @@ def test_a_run_goes_on_with_new_episodes_and_says_so(tmp_path: Path) -> None:
     assert again.config.env.params == {"max_episode_steps": 30}
     with pytest.warns(UserWarning, match="env=gymnasium cannot save its environments: new episodes begin"):
         assert run(again) == 0
-    evaluated, trained, _ = plan_evaluate([f"checkpoint={tmp_path / 'run'}"])
-    assert env_spec(trained.env).observation_shape == (4,) and evaluated.episodes == 100
+    plan = plan_evaluate([f"checkpoint={tmp_path / 'run'}"])
+    assert env_spec(plan.trained.env).observation_shape == (4,) and plan.config.episodes == 100
 
 
 # --- Mistakes --------------------------------------------------------------------------------------------------------

@@ -19,7 +19,8 @@ from dist_trainer.envs import EnvPool, env_spec
 from dist_trainer.errors import ConfigError
 from dist_trainer.includes import compile_flags, headers_digest, include_dir
 from dist_trainer.new_env import make_env
-from dist_trainer.plan import plan_evaluate, plan_train
+from dist_trainer.plan import plan_train
+from dist_trainer.plan_evaluate import plan_evaluate
 from dist_trainer.run_folder import write_run
 from tests.checkpoint_files import write_checkpoint
 from tests.test_worker_processes import children

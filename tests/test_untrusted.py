@@ -17,7 +17,8 @@ import pytest
 
 from dist_trainer.checkpoint_file import checkpoint_path
 from dist_trainer.errors import ConfigError
-from dist_trainer.plan import plan_evaluate, plan_train
+from dist_trainer.plan import plan_train
+from dist_trainer.plan_evaluate import plan_evaluate
 from dist_trainer.run_folder import write_run
 from tests.checkpoint_files import write_checkpoint
 

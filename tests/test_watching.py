@@ -16,7 +16,7 @@ import pytest
 from dist_trainer.config import ViewConfig
 from dist_trainer.errors import ConfigError
 from dist_trainer.open_session import open_session
-from dist_trainer.plan import plan_evaluate
+from dist_trainer.plan_evaluate import plan_evaluate
 from dist_trainer.plan_trained import as_told_now
 from dist_trainer.plan_view import plan_play, plan_record, plan_watch
 from dist_trainer.record import pictures, run_record
@@ -55,8 +55,8 @@ def test_evaluate_against_opponents(run_dir: Path, tmp_path: Path) -> None:
         assert means["episode_return"] == pytest.approx(2 * means["points"] - 1)
         assert means["points"] < 0.5  # a policy that has learned nothing, against a search
     alone = plan_evaluate([*settings, "env.params.opponent=2"])
-    assert not alone[0].opponents and alone[1].env.params["opponent"] == 2
-    assert plan_evaluate([*settings, "opponents=false"])[0].opponents is False
+    assert not alone.config.opponents and alone.trained.env.params["opponent"] == 2
+    assert plan_evaluate([*settings, "opponents=false"]).config.opponents is False
 
 
 def test_watch_and_play_as_commands(run_dir: Path) -> None:

@@ -42,6 +42,7 @@ struct Connect4 {
     return {.observation_shape = {2 * kCells + 1},
             .action = ActionSpec::discrete(kColumns + 1),
             .num_agents = params.agents(),
+            .teams = params.agents(),
             .metrics = {"points", "draws"},
             .picture = {310, 300}};
   }
