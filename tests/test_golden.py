@@ -24,10 +24,10 @@ def play(name: str, pool: _cpp_envs.Pool, steps: int) -> Iterable[Buffers]:
 
 
 def digest(shown: Iterable[Buffers]) -> str:
-    """Of observations, rewards, ends, final observations, legal and resting; the noise is chosen, not shown."""
+    """Of observations, rewards, ends, final observations, legal and resting; the noise and the silent are given, not shown."""
     together = hashlib.sha256()
     for buffers in shown:
-        for key in sorted(buffers.keys() - {"noise", "statistics"}):
+        for key in sorted(buffers.keys() - {"noise", "silent", "statistics"}):
             together.update(buffers[key].tobytes())
     return together.hexdigest()[:16]
 
