@@ -41,7 +41,9 @@ def main() -> None:
     }
     content: dict[str, object] = {"rliable": "1.2.0", "scores": {name: x.tolist() for name, x in given.items()}}
     for label, aggregate in aggregates.items():
-        points, intervals = library.get_interval_estimates(given, lambda x, f=aggregate: np.array([f(x)]), reps=REPLICATIONS)
+        points, intervals = library.get_interval_estimates(
+            given, lambda x, f=aggregate: np.array([f(x)]), reps=REPLICATIONS
+        )
         content[label] = {name: [float(points[name][0]), *intervals[name][:, 0].tolist()] for name in given}
     pairs = {f"{a},{b}": (given[a], given[b]) for a in given for b in given if a != b}
     points, intervals = library.get_interval_estimates(pairs, metrics.probability_of_improvement, reps=2000)

@@ -24,7 +24,7 @@ def play(name: str, pool: _cpp_envs.Pool, steps: int) -> Iterable[Buffers]:
 
 
 def digest(shown: Iterable[Buffers]) -> str:
-    """Of observations, rewards, ends, final observations, legal and resting; the noise and the silent are given, not shown."""
+    """Of observations, rewards, ends, final observations, legal and resting: not of what is handed in."""
     together = hashlib.sha256()
     for buffers in shown:
         for key in sorted(buffers.keys() - {"noise", "silent", "statistics"}):
