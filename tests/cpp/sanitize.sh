@@ -12,16 +12,27 @@ done
 without_aslr=()
 if setarch "$(uname -m)" -R true 2>/dev/null; then without_aslr=(setarch "$(uname -m)" -R); fi
 
-build_and_run() {
-  local folder=build/sanitize-$1 sanitizers=$2
-  shift 2
-  echo "== $sanitizers"
-  cmake -S cpp_envs -B "$folder" -G Ninja -DDIST_TRAINER_EXERCISE=ON -DDIST_TRAINER_SANITIZE="$sanitizers" >/dev/null
+build() {
+  local folder=build/sanitize-$1
+  echo "== $2"
+  cmake -S cpp_envs -B "$folder" -G Ninja -DDIST_TRAINER_EXERCISE=ON -DDIST_TRAINER_SANITIZE="$2" >/dev/null
   cmake --build "$folder"
-  "${without_aslr[@]}" "$folder/exercise_envs" "$@"
-  "${without_aslr[@]}" "$folder/exercise_local_group"
 }
 
-build_and_run address address,undefined "$@"
-build_and_run thread thread "$@"
+run() {
+  local folder=build/sanitize-$1
+  shift
+  "${without_aslr[@]}" "$folder/exercise_envs" "$@" && "${without_aslr[@]}" "$folder/exercise_local_group"
+}
+
+build address address,undefined
+build thread thread
+# Side by side: each takes about one core.
+run thread "$@" >build/sanitize-thread.log 2>&1 &
+thread=$!
+status=0
+run address "$@" || status=$?
+if ! wait "$thread"; then status=1; fi
+cat build/sanitize-thread.log
+((status == 0)) || { echo "sanitizers: something was found" >&2; exit 1; }
 echo "sanitizers: clean"
