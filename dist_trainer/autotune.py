@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dist_trainer.cli import apply, compose_train, parse
-from dist_trainer.config import AutotuneConfig, TrainConfig
+from dist_trainer.config import TrainConfig
 from dist_trainer.config_files import config_dir
 from dist_trainer.errors import ConfigError
 from dist_trainer.plan import plan_train
@@ -30,6 +30,7 @@ from dist_trainer.plan_trained import check_writable
 from dist_trainer.process import end_with_parent
 from dist_trainer.run_folder import TENSORBOARD_FOLDER
 from dist_trainer.validation import validate_autotune
+from dist_trainer.verb_configs import AutotuneConfig
 
 ROUNDS = 2  # of each candidate
 WARM_UP = 2  # iterations that do not count

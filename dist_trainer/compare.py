@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.table import Table
 
 from dist_trainer.cli import apply, parse
-from dist_trainer.config import CompareConfig
 from dist_trainer.errors import ConfigError, choices
 from dist_trainer.plan_trained import check_writable
 from dist_trainer.plan_view import require_modules
@@ -23,6 +22,7 @@ from dist_trainer.run_curves import RunCurve, read_curve, read_settings
 from dist_trainer.run_groups import Comparison, RunGroup, group_runs
 from dist_trainer.scores import load_scores
 from dist_trainer.units import compact, duration
+from dist_trainer.verb_configs import CompareConfig
 
 AXES = ("steps", "seconds")
 NEARLY = 0.95  # of the way from the random to the reference player: the score that is asked for, unless another is

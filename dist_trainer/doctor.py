@@ -16,9 +16,9 @@ from pathlib import Path
 
 import torch
 
-from dist_trainer.config import DoctorConfig
 from dist_trainer.distributed import World, connect, disconnect
 from dist_trainer.machine import OK, SLOW, WRONG, Finding, check_folder, check_machine
+from dist_trainer.verb_configs import DoctorConfig
 
 MOST_PAIRS = 2016  # that are all measured, of 64 learners; of more, those whose ranks differ by a power of two
 PING_BYTES, LOAD_BYTES = 64, 8 << 20

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from dist_trainer import config
+from dist_trainer import config, verb_configs
 from dist_trainer.cli import load_env_config
 from dist_trainer.config_files import GROUPS, config_dir, group_choices, group_file
 from dist_trainer.envs import load_library
@@ -39,9 +39,9 @@ Those of a choice:  python -m dist_trainer train --help env=breakout optimizer=s
 
 
 VIEWS: dict[str, tuple[str, Any]] = {
-    "watch": ("checkpoint=RUN", config.WatchConfig()),
-    "play": ("env=NAME | checkpoint=RUN", config.PlayConfig()),
-    "record": ("checkpoint=RUN output=NAME.gif", config.RecordConfig()),
+    "watch": ("checkpoint=RUN", verb_configs.WatchConfig()),
+    "play": ("env=NAME | checkpoint=RUN", verb_configs.PlayConfig()),
+    "record": ("checkpoint=RUN output=NAME.gif", verb_configs.RecordConfig()),
 }
 
 WINDOW_HELP = """\
@@ -60,7 +60,7 @@ def verb_help(verb: str, arguments: Sequence[str] = ()) -> str:
     if verb == "evaluate":
         usage = "python -m dist_trainer evaluate checkpoint=RUN [SETTING=VALUE ...]"
         elsewhere = "and env.params.*, for other levels or sizes than those of the training"
-        return f"{usage}\n\n{_settings(config.EvaluateConfig())}\n\n{elsewhere}"
+        return f"{usage}\n\n{_settings(verb_configs.EvaluateConfig())}\n\n{elsewhere}"
     if verb in VIEWS:
         usage, settings = VIEWS[verb]
         keys = "" if verb == "record" else f"\n\n{WINDOW_HELP}"
@@ -74,12 +74,12 @@ def verb_help(verb: str, arguments: Sequence[str] = ()) -> str:
     if verb == "compare":
         usage = "python -m dist_trainer compare RUN [RUN ...] [SETTING=VALUE ...]"
         how = "Runs that differ in nothing but their seed are one curve, with a band from the worst seed to the best."
-        return f"{usage}\n\n{how}\n\n{_settings(config.CompareConfig())}"
+        return f"{usage}\n\n{how}\n\n{_settings(verb_configs.CompareConfig())}"
     if verb == "autotune":
         usage = "python -m dist_trainer autotune [SETTING=VALUE ...]"
-        return f"{usage}\n\n{_settings(config.AutotuneConfig())}\n\nand those of the training (train --help)"
+        return f"{usage}\n\n{_settings(verb_configs.AutotuneConfig())}\n\nand those of the training (train --help)"
     if verb == "doctor":
-        return f"python -m dist_trainer doctor [SETTING=VALUE ...]\n\n{_settings(config.DoctorConfig())}"
+        return f"python -m dist_trainer doctor [SETTING=VALUE ...]\n\n{_settings(verb_configs.DoctorConfig())}"
     if verb == "envs":
         return "python -m dist_trainer envs [--config-dir DIR]\n\nAll environments in one table; it has no settings."
     if verb == "includes":
@@ -116,8 +116,7 @@ def _default_choice(group: str) -> str:
 
 def _settings(values: Any, prefix: str = "") -> str:
     """Every plain field of a dataclass with the comment behind it and its default."""
-    name = type(values).__name__
-    source = Path(config.__file__).read_text().split(f"\nclass {name}:", 1)[1].split("\n@dataclass", 1)[0]
+    source = inspect.getsource(type(values))
     comments = dict(re.findall(r"^    (\w+): .*?# (.*)$", source, re.MULTILINE))
     lines = []
     for field in dataclasses.fields(values):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from dist_trainer.config import PlayConfig, RecordConfig, WatchConfig
 from dist_trainer.envs import EnvPool, env_spec
 from dist_trainer.plan_view import ViewPlan
 from dist_trainer.player import Player
 from dist_trainer.session import Session
 from dist_trainer.trained import choose_device, load_policy
+from dist_trainer.verb_configs import PlayConfig, RecordConfig, WatchConfig
 
 
 def open_session(plan: ViewPlan, config: WatchConfig | PlayConfig | RecordConfig, always: bool = False) -> Session:

@@ -22,7 +22,7 @@ from dist_trainer.cli import (
     load_train_config,
     parse,
 )
-from dist_trainer.config import LARGEST_INT32, DoctorConfig, TrainConfig
+from dist_trainer.config import LARGEST_INT32, TrainConfig
 from dist_trainer.config_files import GROUPS
 from dist_trainer.envs import EnvSpec
 from dist_trainer.errors import ConfigError
@@ -33,6 +33,7 @@ from dist_trainer.run_folder import CONFIG_FILE, begun_by_this_launcher, check_r
 from dist_trainer.target import check_module, targets
 from dist_trainer.teams import check_teams
 from dist_trainer.validation import check_division, check_settings, validate_doctor
+from dist_trainer.verb_configs import DoctorConfig
 
 
 @dataclasses.dataclass(frozen=True)

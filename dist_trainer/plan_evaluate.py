@@ -9,11 +9,12 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from dist_trainer.cli import Setting, apply, parse
-from dist_trainer.config import EvaluateConfig, TrainConfig
+from dist_trainer.config import TrainConfig
 from dist_trainer.errors import ConfigError
 from dist_trainer.plan_trained import check_writable, find_trained_checkpoint, load_trained, opponents
 from dist_trainer.pools import env_spec
 from dist_trainer.validation import validate_evaluate
+from dist_trainer.verb_configs import EvaluateConfig
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,12 @@ from omegaconf import OmegaConf
 
 from dist_trainer.action_names import choice_names, number_names
 from dist_trainer.cli import Setting, apply, compose_train, parse
-from dist_trainer.config import EnvConfig, PlayConfig, RecordConfig, TrainConfig, WatchConfig
+from dist_trainer.config import EnvConfig, TrainConfig
 from dist_trainer.errors import ConfigError, choices
 from dist_trainer.keymap import make_keymap
 from dist_trainer.plan_trained import check_writable, find_trained_checkpoint, load_trained
 from dist_trainer.pools import env_spec
+from dist_trainer.verb_configs import PlayConfig, RecordConfig, WatchConfig
 
 ENV_PREFIXES = ("env.params.", "env.view.")  # what may differ from the training
 MOST_FPS = 1000.0

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dist_trainer.config import RecordConfig
 from dist_trainer.open_session import open_session
 from dist_trainer.plan_view import ViewPlan
 from dist_trainer.session import Session
+from dist_trainer.verb_configs import RecordConfig
 from dist_trainer.video import write_video
 
 

@@ -11,11 +11,8 @@ from typing import Any
 
 from dist_trainer.config import (
     FOREIGN_ENVS,
-    AutotuneConfig,
     BatchScalingConfig,
-    DoctorConfig,
     EnvConfig,
-    EvaluateConfig,
     PreemptionConfig,
     ScheduleConfig,
     TrainConfig,
@@ -23,6 +20,7 @@ from dist_trainer.config import (
 from dist_trainer.errors import ConfigError, choices
 from dist_trainer.profile_settings import validate_profile
 from dist_trainer.self_play_settings import validate_self_play
+from dist_trainer.verb_configs import AutotuneConfig, DoctorConfig, EvaluateConfig
 
 MOST_THREADS = 1024
 MOST_EPISODES = 1_000_000

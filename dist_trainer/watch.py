@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dist_trainer.config import PlayConfig, WatchConfig
 from dist_trainer.open_session import open_session
 from dist_trainer.plan_view import ViewPlan
+from dist_trainer.verb_configs import PlayConfig, WatchConfig
 from dist_trainer.window import Window
 
 

@@ -13,9 +13,9 @@ import yaml
 from PIL import Image
 
 from dist_trainer.compare import cells, compare, plan_compare, rows_of
-from dist_trainer.config import CompareConfig
 from dist_trainer.errors import ConfigError
 from dist_trainer.metrics import EventWriter
+from dist_trainer.verb_configs import CompareConfig
 
 BASE: dict[str, Any] = {
     "env": {"name": "cartpole", "params": {"max_steps": 500}},

@@ -16,11 +16,12 @@ from typing import Any, get_type_hints
 import pytest
 
 from dist_trainer.checkpoint_file import MANIFEST, checkpoint_folder, list_checkpoints
-from dist_trainer.config import EvaluateConfig, TrainConfig
+from dist_trainer.config import TrainConfig
 from dist_trainer.errors import ConfigError
 from dist_trainer.plan import job_text, plan_train
 from dist_trainer.plan_evaluate import plan_evaluate
 from dist_trainer.target import make
+from dist_trainer.verb_configs import EvaluateConfig
 
 DEADLINE_S = 15.0  # generous: 0.3 to 3 s on an idle machine
 SMALL = [
