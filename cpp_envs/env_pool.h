@@ -109,10 +109,14 @@ class EnvPool final : public Pool {
     NoNotes notes;
     int env = first;
     try {
-      for (; env < last; ++env) advance(job, env, notes, observation_of(env, observations));
-      if (const auto all = observations_of(first, last); is_bad(all)) {
-        env = first + static_cast<int>(check_.first_bad(all) / observation_of(0, observations).size());
-        throw EnvError(check_.complaint(observation_of(env, observations), agents()));
+      const int chunk = envs_of_a_chunk();
+      for (int begin = first; begin < last; begin += chunk) {
+        const int end = std::min(begin + chunk, last);
+        for (env = begin; env < end; ++env) advance(job, env, notes, observation_of(env, observations));
+        if (const auto all = observations_of(begin, end); is_bad(all)) {
+          env = begin + static_cast<int>(check_.first_bad(all) / observation_of(0, observations).size());
+          throw EnvError(check_.complaint(observation_of(env, observations), agents()));
+        }
       }
     } catch (const InvalidAction&) {
       throw;
@@ -126,7 +130,7 @@ class EnvPool final : public Pool {
   // then their last observations are what is shown: if one of them fails, that is its final one.
   void run_slice(Job job, int first, int last, WorkerSlot& slot) override {
     const std::size_t size = observation_of(0, observations).size();
-    const int chunk = static_cast<int>(std::clamp(kChunkBytes / (size * sizeof(Observation)), 1UL, 64UL));
+    const int chunk = envs_of_a_chunk();
     seen_.resize(static_cast<std::size_t>(chunk) * size);
     for (int begin = first, end; begin < last; begin = end) {
       end = std::min(begin + chunk, last);
@@ -333,6 +337,11 @@ class EnvPool final : public Pool {
       finished[2] += static_cast<double>(episode.length);
       for (std::size_t m = 0; m < count; ++m) finished[3 + m] += static_cast<double>(values[agent * count + m]);
     }
+  }
+
+  // That are observed before they are checked.
+  int envs_of_a_chunk() const {
+    return static_cast<int>(std::clamp(kChunkBytes / (observation_bytes() * agents()), 1UL, 64UL));
   }
 
   static constexpr std::size_t kChunkBytes = 16384;  // of observations: they stay in the first cache

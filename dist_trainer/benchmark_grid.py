@@ -33,11 +33,8 @@ class Task:
     @property
     def asked(self) -> float:
         """The score to which time is counted."""
-        return (
-            self.known.random + HALF_WAY * (self.known.reference - self.known.random)
-            if self.solved is None
-            else (self.solved)
-        )
+        half_way = self.known.random + HALF_WAY * (self.known.reference - self.known.random)
+        return half_way if self.solved is None else self.solved
 
 
 @dataclass(frozen=True)
@@ -82,15 +79,16 @@ def load_suite(name: str) -> dict[str, Task]:
     known, tasks = load_scores(), {}
     for env, entry in yaml.safe_load(files[name].read_text()).items():
         if env not in known:
-            raise ConfigError(
-                "suite", name, f"env={env} has no known scores; python -m benchmarks.env_scores makes them"
-            )
+            raise ConfigError("suite", name, f"env={env} has no known scores; see benchmarks/env_scores.py")
         try:
-            lists = {key: tuple(entry.pop(key)) for key in ("train", "evaluate") if key in entry}
-            tasks[env] = Task(env, known[env], **entry, **lists)
+            tasks[env] = Task(env, known[env], **{key: _frozen(value) for key, value in entry.items()})
         except TypeError as error:
             raise ConfigError("suite", name, f"entry {env}: {error}") from None
     return tasks
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def make_grid(config: BenchmarkConfig) -> Grid:

@@ -9,9 +9,11 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <limits>
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "registry.h"
@@ -219,6 +221,43 @@ void exercise_faults() {
   require(!hangs->take_faults().empty(), "nothing hung");
 }
 
+// The check of observations, which looks at bits in wide registers, against a comparison of one number after another.
+void exercise_check() {
+  constexpr float kMost = std::numeric_limits<float>::max(), kInfinite = std::numeric_limits<float>::infinity();
+  constexpr std::pair<float, float> kRanges[] = {{0, 1},    {-1, 1},  {-2, 3},         {-3, 2},
+                                                 {0.5F, 2}, {-2, -1}, {-kMost, kMost}, {0, 0}};
+  Rng random(kSeed, 1, 2, Purpose::kNoise);
+  for (const auto& [low, high] : kRanges) {
+    Spec spec;
+    spec.observation_low = low;
+    spec.observation_high = high;
+    const ObservationCheck<float> check(spec);
+    const float odd[] = {low,
+                         high,
+                         std::nextafter(low, -kInfinite),
+                         std::nextafter(high, kInfinite),
+                         0.0F,
+                         -0.0F,
+                         kInfinite,
+                         -kInfinite,
+                         std::nanf(""),
+                         -std::nanf(""),
+                         std::numeric_limits<float>::denorm_min(),
+                         -std::numeric_limits<float>::denorm_min()};
+    for (int trial = 0; trial < 20000; ++trial) {
+      std::vector<float> values(static_cast<std::size_t>(random.below(100)));
+      for (float& value : values) value = std::clamp(low * random.uniform() + high * random.uniform(), low, high);
+      if (!values.empty() && trial % 4 != 0) {
+        values[static_cast<std::size_t>(random.below(static_cast<int>(values.size())))] =
+            odd[random.below(std::size(odd))];
+      }
+      const bool good = std::ranges::all_of(values, [low, high](float x) { return x >= low && x <= high; });
+      require(check.all_good(values) == good,
+              "the check of observations is wrong from " + number(low) + " to " + number(high));
+    }
+  }
+}
+
 // Destroys pools whose threads or processes have been told to step, are at it, or are done.
 void destroy_in_flight(const std::string& name) {
   for (int wait = 0; wait < 8; ++wait) {
@@ -244,6 +283,7 @@ int main(int argc, char** argv) {
   int failures = 0;
   try {
     dist_trainer::exercise_noise();
+    dist_trainer::exercise_check();
     dist_trainer::exercise_faults();
   } catch (const std::exception& error) {
     ++failures;
