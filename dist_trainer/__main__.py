@@ -65,6 +65,15 @@ def run_compare(arguments: Sequence[str]) -> int:
     return compare.run_compare(*compare.plan_compare(arguments))
 
 
+def run_sweep(arguments: Sequence[str]) -> int:
+    from dist_trainer.sweep_plan import require_sweep_modules
+
+    require_sweep_modules()
+    from dist_trainer.sweep import run_sweep
+
+    return run_sweep(arguments)
+
+
 def run_autotune(arguments: Sequence[str]) -> int:
     from dist_trainer import autotune
 
@@ -105,6 +114,7 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "play": run_play,
     "record": run_record,
     "compare": run_compare,
+    "sweep": run_sweep,
     "autotune": run_autotune,
     "doctor": run_doctor,
     "envs": run_envs,

@@ -36,6 +36,8 @@ PATHS = (
     "markdown",
     "env.library",
     "library",
+    "sweep.folder",
+    "sweep.space",
 )  # taken as they are written
 
 

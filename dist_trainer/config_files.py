@@ -13,7 +13,8 @@ from dist_trainer.errors import ConfigError, choices
 
 CONFIGS = "DIST_TRAINER_CONFIGS"  # environment variable: users' folders, separated by colons
 OPTION = "--config-dir"
-GROUPS = ("env", "policy", "optimizer", "machine")
+GROUPS = ("env", "policy", "optimizer", "machine", "tuned")
+SPACES = "sweep"  # what a sweep tries: no group of a training
 
 
 def config_dir() -> Path:
@@ -26,8 +27,9 @@ def own_config_dirs() -> list[Path]:
     """The users' folders. Raises ConfigError if there is none of that name, or it has no folder of a group."""
     folders = [Path(text).resolve() for text in os.environ.get(CONFIGS, "").split(os.pathsep) if text]
     for folder in folders:
-        if not any((folder / group).is_dir() for group in GROUPS):
-            raise ConfigError(OPTION, folder, f"must be a folder with yaml files in one of {', '.join(GROUPS)}")
+        if not any((folder / group).is_dir() for group in (*GROUPS, SPACES)):
+            valid = f"must be a folder with yaml files in one of {', '.join((*GROUPS, SPACES))}"
+            raise ConfigError(OPTION, folder, valid)
     return folders
 
 

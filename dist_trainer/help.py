@@ -10,9 +10,10 @@ from typing import Any
 
 from dist_trainer import config, verb_configs
 from dist_trainer.cli import load_env_config
-from dist_trainer.config_files import GROUPS, config_dir, group_choices, group_file
+from dist_trainer.config_files import GROUPS, SPACES, config_dir, group_choices, group_file
 from dist_trainer.envs import load_library
 from dist_trainer.pools import default_params
+from dist_trainer.sweep_space import KINDS_HELP, space_file
 
 OVERVIEW = """\
 dist_trainer: PPO with an LSTM on C++ environments, on any number of learners.
@@ -23,6 +24,7 @@ dist_trainer: PPO with an LSTM on C++ environments, on any number of learners.
   python -m dist_trainer play     env=NAME ...          play yourself; with checkpoint=RUN beside or against its agents
   python -m dist_trainer record   checkpoint=RUN output=NAME.gif ...   a video of it, GIF or MP4
   python -m dist_trainer compare  RUN RUN ...           curves and scores of several runs, as a table and a picture
+  python -m dist_trainer sweep    [SETTING=VALUE ...]   find good settings: many trainings, by any number of workers
   python -m dist_trainer autotune [SETTING=VALUE ...]   find this machine's best threads and number of learners
   python -m dist_trainer doctor   [SETTING=VALUE ...]   find what would break or slow down a training here
   python -m dist_trainer envs                           list the environments, their actions and scores
@@ -75,6 +77,8 @@ def verb_help(verb: str, arguments: Sequence[str] = ()) -> str:
         usage = "python -m dist_trainer compare RUN [RUN ...] [SETTING=VALUE ...]"
         how = "Runs that differ in nothing but their seed are one curve, with a band from the worst seed to the best."
         return f"{usage}\n\n{how}\n\n{_settings(verb_configs.CompareConfig())}"
+    if verb == "sweep":
+        return _sweep_help(arguments)
     if verb == "autotune":
         usage = "python -m dist_trainer autotune [SETTING=VALUE ...]"
         return f"{usage}\n\n{_settings(verb_configs.AutotuneConfig())}\n\nand those of the training (train --help)"
@@ -97,8 +101,24 @@ def verb_help(verb: str, arguments: Sequence[str] = ()) -> str:
             lines += [f"params.{name}: {value} # default" for name, value in _params(choice).items()]
         indented = "".join(f"  {line}\n" for line in lines)
         title = f"{group}={{{','.join(group_choices(group))}}}: a file in configs/{group}; here {choice}"
-        own = "" if group == "machine" else f", with its own {group}.*"
+        own = "" if group in ("machine", "tuned") else f", with its own {group}.*"
         parts.append(f"{title}{own}\n{indented}".rstrip())
+    return "\n\n".join(parts)
+
+
+def _sweep_help(arguments: Sequence[str]) -> str:
+    given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    choice = given.get("sweep.space", verb_configs.SweepConfig.space)
+    lines = space_file(choice).read_text().splitlines()
+    parts = [
+        "python -m dist_trainer sweep [SETTING=VALUE ...] [sweep.SETTING=VALUE ...]",
+        "The same command, here or on another machine that sees the folder, joins a sweep, or goes on with it.",
+        _settings(verb_configs.SweepConfig(), "sweep."),
+        f"sweep.space={{{','.join(group_choices(SPACES))}}}: a file in configs/{SPACES}; here {choice}",
+        "\n".join(f"  {line}" for line in lines),
+        "\n".join(f"  {line}" for line in KINDS_HELP.splitlines()),
+        "and those of the training (train --help). Exit status: 0: over; 3: stopped; 1: failed; 2: a mistake",
+    ]
     return "\n\n".join(parts)
 
 

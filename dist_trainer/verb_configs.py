@@ -110,6 +110,31 @@ class BenchmarkConfig:
 
 
 @dataclass
+class SweepConfig:
+    """`python -m dist_trainer sweep`: the settings sweep.*; the others are those of the trainings."""
+
+    trials: int = 50  # of the study, by all workers together; a study that is over goes on with a larger number
+    space: str = "ppo"  # what is tried: a file of configs/sweep, or the path of a yaml like those
+    folder: str | None = None  # of the study, seen by all workers; default: runs/sweep-<env>-<optimizer>
+    sampler: str = "tpe"  # tpe | gp | cost (what each cost can buy: needs total_env_steps in its space) | random
+    startup: int = 10  # trials that are spread evenly, before the sampler learns from them
+    defaults_first: bool = True  # trial 0 is what the configuration says, as far as the space contains it
+    seed: int = 1  # of the sampler
+    pruner: str = "median"  # of trials that are behind the others at the same step: median | halving | none
+    reports: int = 20  # points of a run at which it is compared
+    workers: int = 1  # on this machine by this command; others join by the same command, here or elsewhere
+    learners: int = 1  # of each training
+    seeds: int = 1  # trainings of each trial, from `seed` on, whose scores are averaged
+    metric: str | None = None  # of the episodes, or another tag; default: that of the environment's known scores
+    window: float = 0.2  # the score is the metric's mean over this last part of a run
+    cost: str = "seconds"  # of a trial: seconds (of training) | env_steps
+    retries: int = 2  # of a trial whose training crashes or whose worker disappears; it goes on from its checkpoint
+    patience_s: float = 60.0  # without a sign of life a worker counts as gone
+    stall_minutes: float = 30.0  # without a new point a training counts as crashed
+    stop_s: float = 120.0  # for a training to write its checkpoint when it is to stop; then it is killed
+
+
+@dataclass
 class AutotuneConfig:
     """`python -m dist_trainer autotune`."""
 

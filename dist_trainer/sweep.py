@@ -1,0 +1,150 @@
+"""The verb `sweep`: starts this machine's workers of a study, shows how it goes, and writes what came of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from rich.console import Console
+
+from dist_trainer.process import end_with_parent
+from dist_trainer.sweep_plan import SweepPlan, plan_sweep
+from dist_trainer.sweep_results import write_results
+from dist_trainer.sweep_study import StudyFolder, open_study
+from dist_trainer.sweep_table import Progress, is_over
+from dist_trainer.sweep_worker import MISTAKE, OVER, STOPPED
+
+LOOK_EVERY_S = 0.5
+FORCE_AFTER = 3  # interrupts
+RESTARTS = 3  # of all workers together, after one has ended by itself
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+class Workers:
+    """Processes of this machine, each with its share of cores and GPUs, in sessions of their own."""
+
+    def __init__(self, plan: SweepPlan, study: StudyFolder, arguments: Sequence[str]):
+        self._folder, self._arguments = study.folder / "workers", arguments
+        self._folder.mkdir(exist_ok=True)
+        count, learners = plan.config.workers, plan.config.learners
+        self._threads = max(1, len(os.sched_getaffinity(0)) // (count * learners))
+        self._devices = share_devices(_visible_devices(str(plan.base["device"])), count, learners)
+        self.restarts = 0
+        self.processes = [self._start(index) for index in range(count)]
+
+    def log_of(self, index: int) -> Path:
+        return self._folder / f"{os.uname().nodename}-{os.getpid()}-{index}.log"
+
+    def _start(self, index: int) -> subprocess.Popen[bytes]:
+        environment = dict(os.environ)
+        if self._devices[index]:
+            environment[VISIBLE] = ",".join(self._devices[index])
+        command = [sys.executable, "-m", "dist_trainer.sweep_worker", str(self._threads), *self._arguments]
+        log: IO[bytes]
+        with self.log_of(index).open("ab") as log:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+                preexec_fn=end_with_parent,
+            )
+
+    def statuses(self) -> list[int | None]:
+        return [process.poll() for process in self.processes]
+
+    def replace(self, index: int) -> None:
+        self.restarts += 1
+        self.processes[index] = self._start(index)
+
+    def signal(self, number: int) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                process.send_signal(number)
+
+
+def share_devices(visible: Sequence[str], workers: int, learners: int) -> list[list[str]]:
+    """Each worker's GPUs, one for each learner, in turn; nothing where there are none."""
+    if not visible:
+        return [[] for _ in range(workers)]
+    return [
+        list(dict.fromkeys(visible[(worker * learners + learner) % len(visible)] for learner in range(learners)))
+        for worker in range(workers)
+    ]
+
+
+def _visible_devices(device: str) -> list[str]:
+    if device == "cpu":
+        return []
+    if VISIBLE in os.environ:
+        return [name for name in os.environ[VISIBLE].split(",") if name]
+    import torch  # not before the settings were checked
+
+    return [str(index) for index in range(torch.cuda.device_count())]
+
+
+class Stop:
+    """Signals are passed on to the workers; the third Ctrl-C ends them at once."""
+
+    def __init__(self) -> None:
+        self.asked, self.interrupts = False, 0
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, _frame: object) -> None:
+        self.asked = True
+        self.interrupts += number == signal.SIGINT
+
+
+def run_sweep(arguments: Sequence[str]) -> int:
+    """Exit status: 0 if the study is over, 3 if it was stopped, 1 if workers failed. Raises ConfigError."""
+    plan = plan_sweep(arguments)
+    study = open_study(plan.folder, plan.definition)
+    stop, console = Stop(), Console()
+    console.print(f"sweep: {study.folder}, {plan.config.workers} worker(s) here", soft_wrap=True, highlight=False)
+    workers = Workers(plan, study, arguments)
+    told = False
+    with Progress(plan, study, console) as progress:
+        while any(status is None for status in workers.statuses()):
+            if stop.asked and not told:
+                told = True
+                progress.say("sweep: stopping; trials that are under way write a checkpoint")
+                workers.signal(signal.SIGTERM)
+            if stop.interrupts >= FORCE_AFTER:
+                workers.signal(signal.SIGKILL)
+            if not told:
+                _replace_the_dead(workers, progress)
+            progress.update()
+            time.sleep(LOOK_EVERY_S)
+        progress.update()
+    return _end(plan, study, workers, console)
+
+
+def _replace_the_dead(workers: Workers, progress: Progress) -> None:
+    for index, status in enumerate(workers.statuses()):
+        if status in (None, OVER, STOPPED, MISTAKE):
+            continue
+        if workers.restarts < RESTARTS:
+            progress.say(f"sweep: a worker ended with status {status}; another one takes its place")
+            workers.replace(index)
+
+
+def _end(plan: SweepPlan, study: StudyFolder, workers: Workers, console: Console) -> int:
+    write_results(plan, study, console)
+    failed = [index for index, status in enumerate(workers.statuses()) if status not in (OVER, STOPPED)]
+    for index in failed:
+        console.print(f"sweep: a worker failed; see {workers.log_of(index)}", soft_wrap=True, highlight=False)
+    if is_over(plan, study.trials()):
+        return 0
+    if failed:
+        return 1
+    console.print("sweep: stopped; the same command goes on", highlight=False)
+    return STOPPED
