@@ -33,12 +33,14 @@ def suggest(
     """The settings, and a trial with the sampler's parameters. `fixed`: parameters that are not to be sampled."""
     seen = as_seen([trial for trial in trials if trial.number != number], config)
     finished = sum(trial.state.is_finished() for trial in trials)
-    view = optuna.create_study(direction="maximize", sampler=make_sampler(config, len(space.knobs), number, finished))
-    view.add_trials(seen)
-    if fixed:
-        view.enqueue_trial(dict(fixed))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        view = optuna.create_study(
+            direction="maximize", sampler=make_sampler(config, len(space.knobs), number, finished)
+        )
+        view.add_trials(seen)
+        if fixed:
+            view.enqueue_trial(dict(fixed))
         trial = view.ask()
         return space.suggest(trial), view.get_trials(deepcopy=False)[-1]
 
@@ -54,9 +56,7 @@ def make_sampler(config: SweepConfig, dimensions: int, number: int, finished: in
         return optuna.samplers.GPSampler(seed=seed, n_startup_trials=1, warn_independent_sampling=False)
     if config.sampler == "cost":
         return CostAwareSampler(seed)
-    return optuna.samplers.TPESampler(
-        seed=seed, n_startup_trials=1, multivariate=True, group=True, warn_independent_sampling=False
-    )
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=1, multivariate=True, group=True)
 
 
 def as_seen(trials: Sequence[FrozenTrial], config: SweepConfig) -> list[FrozenTrial]:

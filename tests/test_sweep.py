@@ -1,0 +1,254 @@
+"""The verb `sweep`, with real trainings and real workers: killed, stopped, crashed, hopeless; nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from dist_trainer.errors import ConfigError
+from dist_trainer.plan_view import require_modules
+from dist_trainer.run_curves import read_curve
+from dist_trainer.run_status import read_status
+from dist_trainer.sweep_plan import plan_sweep
+from dist_trainer.sweep_study import ATTEMPTS, REASON, SETTINGS, StudyFolder, open_study
+from dist_trainer.sweep_suggest import suggest
+from dist_trainer.sweep_worker import OVER, STOPPED
+
+ROOT = Path(__file__).parents[1]
+TINY = (
+    *("env=cartpole", "policy=mlp", "policy.hidden_size=16", "device=cpu", "total_envs=16", "horizon=16"),
+    *("ppo.minibatches=2", "checkpoint_every=10"),
+)
+SLOW = (*TINY[:1], *TINY[2:], "policy._target_=tests.slow_policy.SlowPolicy")
+PATIENCE_S = 240  # the machine may have much else to do
+ACT_S = {"TEST_ACT_S": "0.004"}  # an iteration takes at least 64 ms
+
+
+def steps(iterations: int) -> str:
+    return f"total_env_steps={16 * 16 * iterations}"
+
+
+def space(folder: Path, **knobs: object) -> str:
+    """With names whose dots are __."""
+    file = folder / "space.yaml"
+    file.write_text(yaml.safe_dump({"knobs": {name.replace("__", "."): knob for name, knob in knobs.items()}}))
+    return f"sweep.space={file}"
+
+
+LR = {"log": [1e-3, 1e-2]}
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Starts a sweep, or one worker of it; both are ended with the test."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def begin(*arguments: str, module: str = "dist_trainer.sweep_worker", **variables: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", module, "1" if module.endswith("worker") else "sweep", *arguments]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
+        with (tmp_path / "output.log").open("ab") as log:
+            started.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def study_of(arguments: tuple[str, ...]) -> StudyFolder:
+    plan = plan_sweep(arguments)
+    return open_study(plan.folder, plan.definition)
+
+
+def within(seconds: float, what: str, condition: Callable[[], object]) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"took too long: {what}"
+        time.sleep(0.05)
+
+
+def iteration_of(folder: Path, trial: int) -> int:
+    status = read_status(folder / "trials" / f"{trial:04d}" / "run1")
+    return status.iteration if status else -1
+
+
+def trainings_of(folder: Path) -> list[int]:
+    """Processes that train in this study's folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if any(word.startswith(f"run_dir={folder}".encode()) for word in words):
+            found.append(int(path.parent.name))
+    return found
+
+
+def test_a_killed_worker_s_trial_is_gone_on_with_by_the_other(
+    start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "study"
+    arguments = (
+        *(*SLOW, steps(30), space(tmp_path, optimizer__lr=LR)),
+        *(f"sweep.folder={folder}", "sweep.trials=3", "sweep.pruner=none"),
+    )
+    first, second = start(*arguments, **ACT_S), start(*arguments, **ACT_S)
+    within(PATIENCE_S, "both to train", lambda: iteration_of(folder, 0) >= 10 and iteration_of(folder, 1) >= 0)
+    study = study_of(arguments)
+    victim = next(p for p in (first, second) if study.trials()[0].user_attrs["worker"].split(" ")[-2] == str(p.pid))
+    victim.kill()
+    victim.wait()
+    survivor = second if victim is first else first
+    assert survivor.wait(PATIENCE_S) == OVER, (tmp_path / "output.log").read_text()
+
+    trials = study.trials()
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 3
+    assert [trial.user_attrs.get(ATTEMPTS, 0) for trial in trials] == [1, 0, 0]
+    assert {trial.user_attrs["worker"].split(" ")[-2] for trial in trials} == {str(survivor.pid)}
+    # Not from the beginning, and its training ended with the worker.
+    origins = sorted(path.name for path in (folder / "trials/0000/run1/provenance").iterdir())
+    assert origins[0].startswith("resumed_at_") and int(origins[0].rpartition("_")[2]) >= 10
+    assert not trainings_of(folder)
+    assert [iteration_of(folder, number) for number in range(3)] == [30] * 3
+
+
+def test_a_stopped_sweep_goes_on_as_it_would_have(
+    start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "study"
+    arguments = (
+        *(*SLOW, steps(20), space(tmp_path, optimizer__lr=LR, ppo__gamma={"near_one": [0.9, 0.99]})),
+        *(f"sweep.folder={folder}", "sweep.trials=3", "sweep.startup=1", "sweep.cost=env_steps"),
+    )
+    sweep = start(*arguments, "sweep.workers=1", module="dist_trainer", **ACT_S)
+    within(PATIENCE_S, "the second trial", lambda: iteration_of(folder, 1) >= 0)
+    sweep.send_signal(signal.SIGTERM)
+    assert sweep.wait(PATIENCE_S) == STOPPED, (tmp_path / "output.log").read_text()
+    study = study_of(arguments)
+    begun = study.trials()[1]
+    assert [trial.state for trial in study.trials()] == [TrialState.COMPLETE, TrialState.WAITING]
+    assert not trainings_of(folder) and iteration_of(folder, 1) < 20
+
+    assert start(*arguments, module="dist_trainer").wait(PATIENCE_S) == 0, (tmp_path / "output.log").read_text()
+    trials = study.trials()
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 3
+    assert trials[1].params == begun.params and ATTEMPTS not in trials[1].user_attrs
+    assert len(list((folder / "trials/0001/run1/provenance").iterdir())) == 2
+    # The third was chosen from the first two as it would have been without the stop.
+    plan = plan_sweep(arguments)
+    assert trials[2].user_attrs[SETTINGS] == suggest(plan.space, plan.config, trials[:2], 2, {})[0]
+    assert trials[2].user_attrs["env_steps"] == 20 * 256
+
+    best = max(trials, key=lambda trial: trial.value or 0.0)
+    shown = subprocess.run(
+        [sys.executable, "-m", "dist_trainer", "train", "--cfg", "job", "--config-dir", str(folder), "tuned=best"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
+    )
+    found = yaml.safe_load(shown.stdout)
+    assert found["env"]["name"] == "cartpole" and found["horizon"] == 16
+    assert found["policy"]["_target_"] == "tests.slow_policy.SlowPolicy"
+    assert found["optimizer"]["lr"] == best.user_attrs[SETTINGS]["optimizer.lr"]
+    assert found["ppo"]["gamma"] == best.user_attrs[SETTINGS]["ppo.gamma"]
+    assert (folder / "pareto.png").stat().st_size > 0
+    assert (folder / "trials.csv").read_text().count("complete") == 3
+
+    # Another training is not this study's.
+    with pytest.raises(ConfigError, match=r"ppo\.clip=0\.3: was 0\.2"):
+        study_of((*arguments, "ppo.clip=0.3"))
+    with pytest.raises(ConfigError, match="window"):
+        study_of((*arguments, "sweep.window=0.5"))
+
+
+def test_a_training_of_two_learners_that_crashes_goes_on(
+    start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    """The second learner dies in iteration 18; from any later checkpoint than the first there are fewer steps to go."""
+    folder = tmp_path / "study"
+    arguments = (
+        *(*SLOW, steps(20), "checkpoint_every=5", "collective_timeout_s=10", space(tmp_path, optimizer__lr=LR)),
+        *(f"sweep.folder={folder}", "sweep.trials=1", "sweep.learners=2", "sweep.retries=1"),
+    )
+    worker = start(*arguments, TEST_DIES_AT="280", **ACT_S)
+    assert worker.wait(PATIENCE_S) == OVER, (tmp_path / "output.log").read_text()
+    [trial] = study_of(arguments).trials()
+    assert trial.state == TrialState.COMPLETE and trial.user_attrs[ATTEMPTS] == 1
+    origins = [path.name for path in (folder / "trials/0000/run1/provenance").glob("resumed_at_*")]
+    assert origins in (["resumed_at_5"], ["resumed_at_10"], ["resumed_at_15"])
+
+
+def test_hopeless_trials_fail_with_their_reason_and_are_not_tried_again(
+    start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    """16 environments are no multiple of 3 minibatches; and a rate that leaves no number finite. What works is trained
+    with both seeds."""
+    folder = tmp_path / "study"
+    knobs = space(tmp_path, ppo__minibatches={"choice": [2, 3]}, optimizer__lr={"choice": [0.001, 1e30]})
+    arguments = (
+        *(*TINY, steps(20), "max_bad_updates=2", knobs),
+        *(f"sweep.folder={folder}", "sweep.trials=3", "seed=5", "sweep.seeds=2", "sweep.window=1"),
+    )
+    study = study_of(arguments)
+    wanted: list[dict[str, object]] = [
+        {"ppo.minibatches": 3, "optimizer.lr": 0.001},
+        {"ppo.minibatches": 2, "optimizer.lr": 1e30},
+        {"ppo.minibatches": 2, "optimizer.lr": 0.001},
+    ]
+    for settings in wanted:
+        template = create_trial(state=TrialState.WAITING, user_attrs={SETTINGS: settings})
+        study.storage.create_new_trial(study.study_id, template)
+    assert start(*arguments).wait(PATIENCE_S) == OVER, (tmp_path / "output.log").read_text()
+    refused, diverged, good = study.trials()
+    assert [trial.state for trial in study.trials()] == [TrialState.FAIL, TrialState.FAIL, TrialState.COMPLETE]
+    assert "total_envs=16" in refused.user_attrs[REASON] and "ppo.minibatches=3" in refused.user_attrs[REASON]
+    assert "TrainingDiverged" in diverged.user_attrs[REASON]
+    assert ATTEMPTS not in refused.user_attrs and ATTEMPTS not in diverged.user_attrs
+    seeds = [yaml.safe_load((folder / f"trials/0002/run{n}/config.yaml").read_text())["seed"] for n in (1, 2)]
+    curves = [read_curve(folder / f"trials/0002/run{n}", {}, "episode_return") for n in (1, 2)]
+    assert seeds == [5, 6] and good.user_attrs["env_steps"] == 2 * 20 * 256
+    assert good.value == pytest.approx(sum(curve.values.mean() for curve in curves) / 2)
+
+
+def test_a_trial_that_is_behind_is_pruned_and_keeps_a_checkpoint(
+    start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "study"
+    arguments = (
+        *(*SLOW, steps(400), space(tmp_path, optimizer__lr=LR)),
+        *(f"sweep.folder={folder}", "sweep.trials=7", "sweep.reports=40"),
+    )
+    study = study_of(arguments)
+    for _ in range(6):
+        study.storage.create_new_trial(study.study_id, _finished(dict.fromkeys(range(1, 41), 400.0)))
+    worker = start(*arguments, **ACT_S)
+    assert worker.wait(PATIENCE_S) == OVER, (tmp_path / "output.log").read_text()
+    trial = study.trials()[6]
+    reports = trial.intermediate_values
+    assert trial.state == TrialState.PRUNED
+    assert max(reports) < 20 and trial.value == reports[max(reports)] < 400
+    assert trial.user_attrs["share"] < 0.5
+    status = read_status(folder / "trials/0006/run1")
+    assert status and status.state == "stopped" and status.iteration >= 8 * 10
+
+
+def _finished(reports: dict[int, float]) -> FrozenTrial:
+    return create_trial(value=400.0, intermediate_values=reports, user_attrs={"seconds": 1.0, "env_steps": 1.0})
+
+
+def test_a_missing_module_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"optuna.*pip install 'dist_trainer\[sweep\]'"):
+        require_modules("sweep", "optuna", extra="sweep")
