@@ -17,6 +17,7 @@ from dist_trainer.includes import flags_text
 from dist_trainer.plan import job_text, launched, learner_is_first, plan_doctor, plan_train
 from dist_trainer.plan_evaluate import plan_evaluate
 from dist_trainer.process import deny_writing_to_others, end_with_torchrun
+from dist_trainer.sweep_plan import plan_sweep, study_text
 
 FIRST_LEARNER_SPEAKS_S = 10.0
 
@@ -66,12 +67,10 @@ def run_compare(arguments: Sequence[str]) -> int:
 
 
 def run_sweep(arguments: Sequence[str]) -> int:
-    from dist_trainer.sweep_plan import require_sweep_modules
+    plan = plan_sweep(arguments)
+    from dist_trainer import sweep
 
-    require_sweep_modules()
-    from dist_trainer.sweep import run_sweep
-
-    return run_sweep(arguments)
+    return sweep.run_sweep(plan, arguments)
 
 
 def run_autotune(arguments: Sequence[str]) -> int:
@@ -163,7 +162,7 @@ def main() -> int:
             shows, settings = take_cfg(arguments)
             if not shows:
                 return VERBS[verb](settings)
-            tell(job_text(verb, settings).rstrip())
+            tell((study_text(settings) if verb == "sweep" else job_text(verb, settings)).rstrip())
         return 0
     except ConfigError as error:
         if rank != "0":

@@ -14,7 +14,7 @@ from typing import IO
 from rich.console import Console
 
 from dist_trainer.process import end_with_parent
-from dist_trainer.sweep_plan import SweepPlan, plan_sweep
+from dist_trainer.sweep_plan import SweepPlan
 from dist_trainer.sweep_results import write_results
 from dist_trainer.sweep_study import StudyFolder, open_study
 from dist_trainer.sweep_table import Progress, is_over
@@ -104,9 +104,9 @@ class Stop:
         self.interrupts += number == signal.SIGINT
 
 
-def run_sweep(arguments: Sequence[str]) -> int:
-    """Exit status: 0 if the study is over, 3 if it was stopped, 1 if workers failed. Raises ConfigError."""
-    plan = plan_sweep(arguments)
+def run_sweep(plan: SweepPlan, arguments: Sequence[str]) -> int:
+    """`arguments`: those of the plan, for the workers. Exit status: 0 if the study is over, 3 if it was stopped, 1 if
+    workers failed. Raises ConfigError."""
     study = open_study(plan.folder, plan.definition)
     stop, console = Stop(), Console()
     console.print(f"sweep: {study.folder}, {plan.config.workers} worker(s) here", soft_wrap=True, highlight=False)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import OmegaConf
 
 from dist_trainer.cli import Setting, apply, check_key, compose_train, parse
@@ -80,12 +81,18 @@ def require_sweep_modules() -> None:
     require_modules("sweep", "optuna", "scipy", extra="sweep")
 
 
+def study_text(arguments: Sequence[str]) -> str:
+    """What `--cfg job` prints: study.yaml. Raises ConfigError if the sweep could not begin."""
+    return yaml.safe_dump(dict(plan_sweep(arguments).definition), sort_keys=False)
+
+
 def _definition(
     config: SweepConfig, train: TrainConfig, groups: Mapping[str, str], declared: Mapping[str, Any], metric: str
 ) -> dict[str, Any]:
     settings = {name: value for name, value in dataclasses.asdict(train).items() if name not in OF_A_WORKER}
     score = {"metric": metric, "window": config.window, "seeds": config.seeds, "cost": config.cost}
-    return {"sweep": score, "groups": dict(groups), "knobs": dict(declared), "train": settings}
+    files = {group: file for group, file in groups.items() if group != "machine"}
+    return {"sweep": score, "groups": files, "knobs": dict(declared), "train": settings}
 
 
 def leaves(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

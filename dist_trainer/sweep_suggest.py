@@ -31,6 +31,7 @@ def suggest(
     space: Space, config: SweepConfig, trials: Sequence[FrozenTrial], number: int, fixed: Mapping[str, Any]
 ) -> tuple[dict[str, Any], FrozenTrial]:
     """The settings, and a trial with the sampler's parameters. `fixed`: parameters that are not to be sampled."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it would name each copy of the study
     seen = as_seen([trial for trial in trials if trial.number != number], config)
     finished = sum(trial.state.is_finished() for trial in trials)
     with warnings.catch_warnings():

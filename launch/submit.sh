@@ -8,8 +8,9 @@
 #   --learners=N     on each node (default: --gpus-per-node, else --cpus-per-task, else 1)
 #   --chain=N        N jobs, one after another, for queues with short time limits: each continues the one before. None
 #                    requeues itself. Needs a --job-name=NAME of its own; to cancel them all: scancel --name=NAME
-#   --sweep=FILE     one run for each line of settings in FILE, as an array (slurm/sweep.sbatch)
-#   --at-once=N      of a sweep's runs
+#   --experiments=FILE  one run for each line of settings in FILE, as an array (slurm/experiments.sbatch)
+#   --sweep=N        N workers of one sweep, as an array (slurm/sweep.sbatch); settings sweep.* are its own
+#   --at-once=N      of an array's elements
 #   --OPTION=VALUE   anything else is for sbatch; it goes before slurm/site.sh's
 set -euo pipefail
 
@@ -81,12 +82,13 @@ submit() {
 }
 
 declare -A options=()
-dry_run='' chain='' sweep='' at_once='' learners='' settings=() for_sbatch=()
+dry_run='' chain='' experiments='' sweep='' at_once='''' learners='' settings=() for_sbatch=()
 for argument in "$@"; do
   case $argument in
     --help | -h) sed -n '2,/^set -/p' "${BASH_SOURCE[0]}" | sed '$d; s/^# \{0,1\}//'; exit 0 ;;
     --dry-run) dry_run=yes ;;
     --chain=*) chain=${argument#*=} ;;
+    --experiments=*) experiments=${argument#*=} ;;
     --sweep=*) sweep=${argument#*=} ;;
     --at-once=*) at_once=${argument#*=} ;;
     --learners=*) learners=${argument#*=} ;;
@@ -101,7 +103,9 @@ for argument in "$@"; do
 done
 
 script=slurm/train.sbatch
-if [[ -n $sweep ]]; then
+if [[ -n $experiments ]]; then
+  script=slurm/experiments.sbatch
+elif [[ -n $sweep ]]; then
   script=slurm/sweep.sbatch
 fi
 nodes=${options[--nodes]:-1}
@@ -124,17 +128,23 @@ set +eu # modules are not written for them
 site_environment
 set -eu
 [[ -z $chain || -n ${options[--job-name]:-} ]] || die "--chain=$chain: needs --job-name; jobs of one name wait for each other"
-experiments=0
+elements=0
 if [[ -n $sweep ]]; then
-  [[ -f $sweep ]] || die "--sweep=$sweep: no such file"
-  [[ -z $chain ]] || die "--chain=$chain: not with --sweep; its runs requeue themselves"
+  count --sweep "$sweep"
+  [[ -z $chain$experiments ]] || die "--sweep=$sweep: not with --chain or --experiments"
+  ((nodes == 1)) || die "--nodes=$nodes: a worker of a sweep has one node; more workers: --sweep=N"
+  elements=$sweep
+  settings=("sweep.learners=$learners" "${settings[@]}")
+  python -m dist_trainer sweep --cfg job "${settings[@]}" >/dev/null || die "nothing was submitted"
+elif [[ -n $experiments ]]; then
+  [[ -f $experiments ]] || die "--experiments=$experiments: no such file"
+  [[ -z $chain ]] || die "--chain=$chain: not with --experiments; its runs requeue themselves"
   while IFS= read -r line; do
     mapfile -t words < <(experiment_words <<<"$line")
     check_settings "${settings[@]}" "${words[@]}"
-    experiments=$((experiments + 1))
-  done < <(experiment_lines "$sweep")
-  count "--sweep=$sweep: lines" "$experiments"
-  range=0-$((experiments - 1))${at_once:+%$at_once}
+    elements=$((elements + 1))
+  done < <(experiment_lines "$experiments")
+  count "--experiments=$experiments: lines" "$elements"
 else
   check_settings "${settings[@]}"
 fi
@@ -142,13 +152,17 @@ fi
 arguments=(${SITE_PARTITION:+--partition="$SITE_PARTITION"} ${SITE_ACCOUNT:+--account="$SITE_ACCOUNT"})
 arguments+=(${SITE_SBATCH[@]+"${SITE_SBATCH[@]}"})
 variables=("DIST_TRAINER_LEARNERS=$learners")
-echo "submit: $nodes node(s) x $learners learner(s)${sweep:+, $experiments runs}${chain:+, $chain jobs in a chain}" >&2
+echo "submit: $nodes node(s) x $learners learner(s)${sweep:+, $elements workers}${experiments:+, $elements runs}${chain:+, $chain jobs in a chain}" >&2
 if [[ -z $dry_run ]]; then
   mkdir -p -- "$SITE_RUNS"
 fi
 
-if [[ -n $sweep ]]; then
-  arguments+=(--array="$range" --output="$SITE_RUNS/%x-%A_%a.out" "${for_sbatch[@]}" "$script" "$(realpath -- "$sweep")")
+if ((elements)); then
+  range=0-$((elements - 1))${at_once:+%$at_once}
+  arguments+=(--array="$range" --output="$SITE_RUNS/%x-%A_%a.out" "${for_sbatch[@]}" "$script")
+  if [[ -n $experiments ]]; then
+    arguments+=("$(realpath -- "$experiments")")
+  fi
   submit "${variables[@]}" -- "${arguments[@]}" "${settings[@]}"
   exit
 fi

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Files of experiments: one line of settings each. Sourced by slurm/sweep.sbatch and launch/submit.sh.
+# Files of experiments: one line of settings each. Sourced by slurm/experiments.sbatch and launch/submit.sh.
 
 # experiment_lines FILE: those that count
 experiment_lines() {

@@ -79,6 +79,43 @@ go_on() {
   exit 0
 }
 
+# sweep_job SETTING=VALUE...: workers of a sweep on this node; see slurm/sweep.sbatch
+sweep_job() {
+  local status=0 sweep chain=''
+  job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
+  job=${job:-$SLURM_JOB_ID}
+  restart=${SLURM_RESTART_COUNT:-0}
+  umask go-w
+  mkdir -p -- "$SITE_RUNS"
+  set +eu # modules are not written for them
+  site_environment
+  set -eu
+  say "on $(hostname)"
+  python -m dist_trainer sweep "sweep.folder=$SITE_RUNS/$SLURM_JOB_NAME-${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}" "$@" &
+  sweep=$!
+  trap 'say "USR1: stopping"; kill -TERM "$sweep" 2>/dev/null || true' USR1
+  trap 'say "TERM: stopping"; kill -TERM "$sweep" 2>/dev/null || true' TERM
+  while kill -0 "$sweep" 2>/dev/null; do # a trap ends a wait
+    status=0
+    wait "$sweep" || status=$?
+  done
+  case $status in
+    0) say "the sweep is over" ;;
+    2) exit 2 ;;
+    *)
+      say "ended with status $status"
+      if is_ended; then
+        exit 143
+      fi
+      if ((status != 3 && restart >= SITE_MAX_CRASHES)); then
+        say "gives up"
+        exit 1
+      fi
+      go_on "$status"
+      ;;
+  esac
+}
+
 # train_job NAME SETTING=VALUE...
 train_job() {
   local run_dir=$SITE_RUNS/$1 setting step status=0 chain=${DIST_TRAINER_CHAIN:-}

@@ -288,10 +288,17 @@ def test_dry_run_of_a_chain_and_of_a_sweep(tmp_path: Path) -> None:
     assert done.stdout.count("DIST_TRAINER_CHAIN=first") == 1
     experiments = tmp_path / "experiments"
     experiments.write_text("# comment\n\nseed=1\nseed=2 'optimizer.lr=0.01'\n")
-    done = script("launch/submit.sh", "--dry-run", f"--sweep={experiments}", "--at-once=1", *SETTINGS)
-    assert f"--array=0-1%1 --output=runs/%x-%A_%a.out slurm/sweep.sbatch {experiments}" in done.stdout, done.stderr
+    done = script("launch/submit.sh", "--dry-run", f"--experiments={experiments}", "--at-once=1", *SETTINGS)
+    assert f"--array=0-1%1 --output=runs/%x-%A_%a.out slurm/experiments.sbatch {experiments}" in done.stdout, (
+        done.stderr
+    )
+    done = script("launch/submit.sh", "--dry-run", "--sweep=3", "--learners=2", *SETTINGS, "sweep.trials=9")
+    wanted = "--array=0-2 --output=runs/%x-%A_%a.out slurm/sweep.sbatch sweep.learners=2 env=cartpole"
+    assert wanted in done.stdout and done.stdout.rstrip().endswith("sweep.trials=9"), done.stderr
+    done = script("launch/submit.sh", "--dry-run", "--sweep=3", *SETTINGS, "sweep.trails=9")
+    assert done.returncode == 2 and "did you mean sweep.trials?" in done.stderr
     experiments.write_text("seed=1\nsead=2\n")
-    done = script("launch/submit.sh", "--dry-run", f"--sweep={experiments}", *SETTINGS)
+    done = script("launch/submit.sh", "--dry-run", f"--experiments={experiments}", *SETTINGS)
     assert done.returncode == 2 and "sead=2: no such setting; did you mean seed?" in done.stderr
 
 

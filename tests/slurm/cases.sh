@@ -3,7 +3,7 @@
 # shellcheck disable=SC2034,SC2154  # CASES and SHORT are for run.sh; work, runs and python are its own
 
 CASES=(undisturbed usr1_to_batch usr1_to_steps time_limit preempted requeued node_killed cable_cut killed_learner
-  cancelled endless_crash missing_node chain sweep three_nodes multi_node)
+  cancelled endless_crash missing_node chain experiments sweep three_nodes multi_node)
 SHORT=(undisturbed usr1_to_steps node_killed)
 
 ITERATIONS=80
@@ -185,12 +185,12 @@ case_chain() {
   [[ $(state_of "${jobs[2]}") == COMPLETED ]] || fail "job ${jobs[2]}: $(state_of "${jobs[2]}")"
 }
 
-case_sweep() {
+case_experiments() {
   local array index
   printf '%s\n' '# two runs' 'seed=1' '' 'seed=2 optimizer.lr=0.001' >"$runs/experiments"
-  array=$(head_node env TEST_ACT_S="$TEST_ACT_S" launch/submit.sh --sweep="$runs/experiments" --learners=2 \
-    --job-name=sweep "${SETTINGS[@]}" 2>/dev/null)
-  run=$runs/sweep-$array
+  array=$(head_node env TEST_ACT_S="$TEST_ACT_S" launch/submit.sh --experiments="$runs/experiments" --learners=2 \
+    --job-name=experiments "${SETTINGS[@]}" 2>/dev/null)
+  run=$runs/experiments-$array
   for index in 0 1; do
     within 90 "element $index to train" has_reached "$run/$index" $((ITERATIONS / 4))
   done
@@ -202,6 +202,33 @@ case_sweep() {
   done
   finishes "${array}_0" "$run/0"
   [[ $(digest "$run/0") != $(digest "$run/1") ]] || fail "both elements are the same run"
+}
+
+# sweep_trials STATE: how many trials of the study in $run ended so
+sweep_trials() { awk -F , -v state="$1" 'NR > 1 && $2 == state' "$run/trials.csv" 2>/dev/null | wc -l; }
+
+# Two workers on two nodes; one is asked to stop, and its element requeued; the other one's node dies.
+case_sweep() {
+  local array index owner
+  printf 'knobs:\n  optimizer.lr: {log: [0.001, 0.01]}\n' >"$runs/space.yaml"
+  array=$(head_node env TEST_ACT_S="$TEST_ACT_S" launch/submit.sh --sweep=2 --learners=1 --cpus-per-task=4 \
+    --job-name=sweep "${SETTINGS[@]}" sweep.space="$runs/space.yaml" sweep.trials=4 sweep.pruner=none \
+    sweep.patience_s=8 2>/dev/null)
+  run=$runs/sweep-$array
+  for index in 0 1; do
+    within 90 "trial $index to train" has_reached "$run/trials/000$index/run1" $((ITERATIONS / 4))
+  done
+  head_node scancel --batch --signal=USR1 "${array}_1"
+  within 90 "element 1 to be requeued" grep -q 'requeued' "$runs/sweep-${array}_1.out"
+  owner=$(head_node squeue --noheader --jobs="${array}_0" --format=%N)
+  lab kill "$owner"
+  for index in 0 1; do
+    within 240 "element $index to end" is_over "${array}_$index"
+    [[ $(state_of "${array}_$index") == COMPLETED ]] || fail "element $index: $(state_of "${array}_$index")"
+  done
+  [[ $(sweep_trials complete) == 4 && $(wc -l <"$run/trials.csv") == 5 ]] || fail "trials: $(cat -- "$run/trials.csv")"
+  cut -d , -f 7 "$run/trials.csv" | grep -q 'its worker disappeared' || fail "nobody missed the dead node's worker"
+  [[ -s $run/tuned/best.yaml ]] || fail "no best.yaml"
 }
 
 # Three nodes; one of them loses its power and is started again.
