@@ -2,7 +2,7 @@
 
     python -m benchmarks.sweep_grid                 writes benchmarks/sweep_grid.json; about 15 minutes on one core
 
-The rate is constant, so that the first part of a training is a shorter training: the table has a third axis, the length.
+The rate is constant, so that the first part of a training is a shorter one: the table has a third axis, the length.
 """
 
 from __future__ import annotations
