@@ -3,8 +3,8 @@
 The idea of CARBS (Fetterman et al., arXiv 2306.08055) and of PufferLib's Protein: candidates are Gaussian perturbations
 of the trials that nothing both cheaper and better has beaten; Gaussian processes predict the score and the logarithm of
 the cost of each; chosen is whoever promises most over the front at its own cost. How much is to be spent is drawn for
-each trial, evenly in the logarithm between the cheapest trial and somewhat more than the dearest of the front: so most
-trials are cheap, and dear ones start from what the cheap ones have shown.
+each trial, between the cheapest trial and somewhat more than the dearest of the front, so that dear trials start from
+what cheap ones have shown, and the front grows to where more is of no use.
 """
 
 from __future__ import annotations
@@ -28,9 +28,12 @@ from dist_trainer.sweep_gaussian import GaussianProcess
 COST = "cost"  # the attribute that holds it
 CANDIDATES = 2048
 RADII = (0.05, 0.15, 0.4)  # standard deviations of the perturbations, in shares of a range
+MOVED = 0.5  # of the dimensions of a candidate: the others stay as they were
 ELSEWHERE = 0.1  # of the candidates: anywhere
-RISE = 1.5  # what may be spent beyond the dearest trial of the front
-WIDTH = 0.25  # of the preference for a cost, in the logarithm of the range of costs
+RISE = 3.0  # what may be spent beyond the dearest trial of the front
+LEAN = 0.5  # exponent of the uniform number that is drawn: below 1 dear trials are more frequent than cheap ones
+WIDTH = 0.05  # of the preference for a cost, in the logarithm of the range of costs
+LEAST_WIDTH = 0.05  # the same, in the logarithm
 
 
 class CostAwareSampler(BaseSampler):
@@ -75,9 +78,9 @@ class CostAwareSampler(BaseSampler):
         mean, deviation = (part.numpy() for part in score_model.predict(torch.from_numpy(candidates)))
         cost = cost_model.predict(torch.from_numpy(candidates))[0].numpy()
         gain = expected_improvement(mean, deviation, best_within(costs[front], smooth[front], cost))
-        low, high = costs[front].min(), costs[front].max() + math.log(RISE)
-        wanted = self._random.uniform(low, high)
-        width = max(WIDTH * (high - low), 0.05)
+        low, high = costs.min(), costs[front].max() + math.log(RISE)
+        wanted = low + (high - low) * self._random.random() ** LEAN
+        width = max(WIDTH * (high - low), LEAST_WIDTH)
         return candidates[int(np.argmax(np.log(gain + 1e-300) - ((cost - wanted) / width) ** 2 / 2))]
 
     def _candidates(self, around: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -85,7 +88,8 @@ class CostAwareSampler(BaseSampler):
         count, dimensions = CANDIDATES, around.shape[1]
         centres = around[self._random.integers(len(around), size=count)]
         radii = self._random.choice(RADII, size=(count, 1))
-        near = np.clip(centres + radii * self._random.standard_normal((count, dimensions)), 0, 1)
+        moves = radii * self._random.standard_normal((count, dimensions))
+        near = np.clip(centres + moves * (self._random.random((count, dimensions)) < MOVED), 0, 1)
         anywhere = self._random.random((count, dimensions))
         return np.where(self._random.random((count, 1)) < ELSEWHERE, anywhere, near)
 

@@ -23,7 +23,7 @@ from dist_trainer.scores import load_scores
 from dist_trainer.sweep_space import Space, load_space
 from dist_trainer.verb_configs import SweepConfig
 
-SAMPLERS = ("tpe", "gp", "cost", "random")
+SAMPLERS = ("auto", "gp", "tpe", "cost", "random")
 PRUNERS = ("median", "halving", "none")
 COSTS = ("seconds", "env_steps")
 RETURN = "episode_return"

@@ -24,6 +24,7 @@ from dist_trainer.sweep_space import Space
 from dist_trainer.sweep_study import SHARE, cost_of
 from dist_trainer.verb_configs import SweepConfig
 
+MOST_FOR_GP = 300  # trials: its work grows with their cube
 GOLDEN = 0x9E3779B9  # multiplier that spreads seeds
 
 
@@ -36,9 +37,7 @@ def suggest(
     finished = sum(trial.state.is_finished() for trial in trials)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        view = optuna.create_study(
-            direction="maximize", sampler=make_sampler(config, len(space.knobs), number, finished)
-        )
+        view = optuna.create_study(direction="maximize", sampler=make_sampler(config, space, number, finished))
         view.add_trials(seen)
         if fixed:
             view.enqueue_trial(dict(fixed))
@@ -46,14 +45,15 @@ def suggest(
         return space.suggest(trial), view.get_trials(deepcopy=False)[-1]
 
 
-def make_sampler(config: SweepConfig, dimensions: int, number: int, finished: int) -> BaseSampler:
+def make_sampler(config: SweepConfig, space: Space, number: int, finished: int) -> BaseSampler:
     """For one trial."""
     seed = (config.seed * GOLDEN + number) % 2**32
     if config.sampler == "random":
         return RandomSampler(seed=seed)
     if finished < config.startup:
-        return EvenSampler(config.seed, number, dimensions)
-    if config.sampler == "gp":
+        return EvenSampler(config.seed, number, len(space.knobs))
+    conditions = any(knob.when for knob in space.knobs)
+    if config.sampler == "gp" or (config.sampler == "auto" and not conditions and config.trials <= MOST_FOR_GP):
         return optuna.samplers.GPSampler(seed=seed, n_startup_trials=1, warn_independent_sampling=False)
     if config.sampler == "cost":
         return CostAwareSampler(seed)

@@ -116,7 +116,7 @@ class SweepConfig:
     trials: int = 50  # of the study, by all workers together; a study that is over goes on with a larger number
     space: str = "ppo"  # what is tried: a file of configs/sweep, or the path of a yaml like those
     folder: str | None = None  # of the study, seen by all workers; default: runs/sweep-<env>-<optimizer>
-    sampler: str = "tpe"  # tpe | gp | cost (what each cost can buy: needs total_env_steps in its space) | random
+    sampler: str = "auto"  # gp | tpe | random | cost (what each cost buys) | auto: gp, or tpe for conditions
     startup: int = 10  # trials that are spread evenly, before the sampler learns from them
     defaults_first: bool = True  # trial 0 is what the configuration says, as far as the space contains it
     seed: int = 1  # of the sampler

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,10 +20,12 @@ from dist_trainer.errors import ConfigError
 from dist_trainer.plan_view import require_modules
 from dist_trainer.run_curves import read_curve
 from dist_trainer.run_status import read_status
+from dist_trainer.sweep import share_devices
 from dist_trainer.sweep_plan import plan_sweep
 from dist_trainer.sweep_study import ATTEMPTS, REASON, SETTINGS, StudyFolder, open_study
 from dist_trainer.sweep_suggest import suggest
 from dist_trainer.sweep_worker import OVER, STOPPED
+from dist_trainer.verb_configs import SweepConfig
 
 ROOT = Path(__file__).parents[1]
 TINY = (
@@ -246,6 +250,21 @@ def test_a_trial_that_is_behind_is_pruned_and_keeps_a_checkpoint(
 
 def _finished(reports: dict[int, float]) -> FrozenTrial:
     return create_trial(value=400.0, intermediate_values=reports, user_attrs={"seconds": 1.0, "env_steps": 1.0})
+
+
+def test_help_names_every_setting_and_the_chosen_space() -> None:
+    command = [sys.executable, "-m", "dist_trainer", "sweep", "--help", "sweep.space=psgd"]
+    shown = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout
+    for field in dataclasses.fields(SweepConfig):
+        assert re.search(rf"^  sweep\.{field.name} +\w", shown, re.MULTILINE), f"{field.name} is not in the help"
+    assert "optimizer.lstm_blocks: {choice: [gates, whole]}" in shown and "power_of_two" in shown
+
+
+def test_gpus_are_shared_out_over_workers_and_their_learners() -> None:
+    assert share_devices(["0", "1", "2", "3"], workers=2, learners=2) == [["0", "1"], ["2", "3"]]
+    assert share_devices(["4", "6"], workers=4, learners=1) == [["4"], ["6"], ["4"], ["6"]]
+    assert share_devices(["GPU-a"], workers=1, learners=2) == [["GPU-a"]]
+    assert share_devices([], workers=2, learners=4) == [[], []]
 
 
 def test_a_missing_module_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
