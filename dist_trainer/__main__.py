@@ -73,6 +73,12 @@ def run_sweep(arguments: Sequence[str]) -> int:
     return sweep.run_sweep(plan, arguments)
 
 
+def run_benchmark(arguments: Sequence[str]) -> int:
+    from dist_trainer import benchmark
+
+    return benchmark.run_benchmark(arguments)
+
+
 def run_autotune(arguments: Sequence[str]) -> int:
     from dist_trainer import autotune
 
@@ -114,6 +120,7 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "record": run_record,
     "compare": run_compare,
     "sweep": run_sweep,
+    "benchmark": run_benchmark,
     "autotune": run_autotune,
     "doctor": run_doctor,
     "envs": run_envs,

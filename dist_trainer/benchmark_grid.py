@@ -46,7 +46,7 @@ class Contestant:
     settings: tuple[str, ...]
     part: str = "default"
     seeds: int | None = None  # fewer than the others have
-    value: float | None = None  # of the setting that was varied
+    factor: float = 1.0  # on the default of the setting that was varied
 
     @property
     def folder(self) -> str:
@@ -170,6 +170,8 @@ def _varied(config: BenchmarkConfig) -> list[Contestant]:
     """Each optimizer with one of its numbers multiplied by a factor."""
     found = []
     for setting, factors in config.sensitivity.items():
+        if not isinstance(factors, list) or not all(type(x) in (int, float) and x > 0 for x in factors):
+            raise ConfigError(f"sensitivity.{setting}", factors, "must be a list of factors above 0, such as [0.25,4]")
         for name in config.optimizers:
             own = _default_number(name, setting)
             if own is None:
@@ -178,7 +180,7 @@ def _varied(config: BenchmarkConfig) -> list[Contestant]:
                 value = own * factor
                 words = (f"optimizer={name}", f"{setting}={value:.6g}")
                 label = f"{name} {setting}={value:.4g}"
-                found.append(Contestant(label, name, words, setting, config.sensitivity_seeds, value))
+                found.append(Contestant(label, name, words, setting, config.sensitivity_seeds, factor))
         if not any(contestant.part == setting for contestant in found):
             raise ConfigError("sensitivity", setting, "is a number other than 0 of none of the optimizers")
     return found

@@ -19,6 +19,11 @@ UNITS = {"steps": (1e6, "environment steps (millions, all learners)"), "seconds"
 
 def draw(comparisons: Sequence[Comparison], output: Path, axis: str) -> None:
     """`axis`: steps or seconds."""
+    figure_of(comparisons, axis).savefig(output, dpi=130)
+
+
+def figure_of(comparisons: Sequence[Comparison], axis: str) -> Figure:
+    """`axis`: steps or seconds."""
     columns = min(COLUMNS, len(comparisons))
     rows = math.ceil(len(comparisons) / columns)
     names = list(dict.fromkeys(group.name for comparison in comparisons for group in comparison.groups))
@@ -33,7 +38,7 @@ def draw(comparisons: Sequence[Comparison], output: Path, axis: str) -> None:
     handles = [figure.axes[0].plot([], [], color=colours[name], linewidth=2)[0] for name in names]
     shown = [name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 3] + "..." for name in names]
     figure.legend(handles, shown, loc="outside lower center", frameon=False, fontsize=8, ncols=1)
-    figure.savefig(output, dpi=130)
+    return figure
 
 
 def _draw_panel(panel: Axes, comparison: Comparison, axis: str, colours: dict[str, str]) -> None:

@@ -25,6 +25,7 @@ dist_trainer: PPO with an LSTM on C++ environments, on any number of learners.
   python -m dist_trainer record   checkpoint=RUN output=NAME.gif ...   a video of it, GIF or MP4
   python -m dist_trainer compare  RUN RUN ...           curves and scores of several runs, as a table and a picture
   python -m dist_trainer sweep    [SETTING=VALUE ...]   find good settings: many trainings, by any number of workers
+  python -m dist_trainer benchmark optimizers=[...] envs=[...] seeds=5   who is better, on a grid of trainings
   python -m dist_trainer autotune [SETTING=VALUE ...]   find this machine's best threads and number of learners
   python -m dist_trainer doctor   [SETTING=VALUE ...]   find what would break or slow down a training here
   python -m dist_trainer envs                           list the environments, their actions and scores
@@ -79,6 +80,10 @@ def verb_help(verb: str, arguments: Sequence[str] = ()) -> str:
         return f"{usage}\n\n{how}\n\n{_settings(verb_configs.CompareConfig())}"
     if verb == "sweep":
         return _sweep_help(arguments)
+    if verb == "benchmark":
+        usage = "python -m dist_trainer benchmark [SETTING=VALUE ...]"
+        how = "The same command, here or on another machine that sees the folder, joins, or goes on with what is left."
+        return f"{usage}\n\n{how}\n\n{_settings(verb_configs.BenchmarkConfig())}"
     if verb == "autotune":
         usage = "python -m dist_trainer autotune [SETTING=VALUE ...]"
         return f"{usage}\n\n{_settings(verb_configs.AutotuneConfig())}\n\nand those of the training (train --help)"

@@ -13,6 +13,7 @@ from typing import IO
 
 from rich.console import Console
 
+from dist_trainer.gpus import VISIBLE, share_devices, visible_devices
 from dist_trainer.process import end_with_parent
 from dist_trainer.sweep_plan import SweepPlan
 from dist_trainer.sweep_results import write_results
@@ -23,7 +24,6 @@ from dist_trainer.sweep_worker import MISTAKE, OVER, STOPPED
 LOOK_EVERY_S = 0.5
 FORCE_AFTER = 3  # interrupts
 RESTARTS = 3  # of all workers together, after one has ended by itself
-VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 class Workers:
@@ -34,7 +34,7 @@ class Workers:
         self._folder.mkdir(exist_ok=True)
         count, learners = plan.config.workers, plan.config.learners
         self._threads = max(1, len(os.sched_getaffinity(0)) // (count * learners))
-        self._devices = share_devices(_visible_devices(str(plan.base["device"])), count, learners)
+        self._devices = share_devices(visible_devices(str(plan.base["device"])), count, learners)
         self.restarts = 0
         self.processes = [self._start(index) for index in range(count)]
 
@@ -69,26 +69,6 @@ class Workers:
         for process in self.processes:
             if process.poll() is None:
                 process.send_signal(number)
-
-
-def share_devices(visible: Sequence[str], workers: int, learners: int) -> list[list[str]]:
-    """Each worker's GPUs, one for each learner, in turn; nothing where there are none."""
-    if not visible:
-        return [[] for _ in range(workers)]
-    return [
-        list(dict.fromkeys(visible[(worker * learners + learner) % len(visible)] for learner in range(learners)))
-        for worker in range(workers)
-    ]
-
-
-def _visible_devices(device: str) -> list[str]:
-    if device == "cpu":
-        return []
-    if VISIBLE in os.environ:
-        return [name for name in os.environ[VISIBLE].split(",") if name]
-    import torch  # not before the settings were checked
-
-    return [str(index) for index in range(torch.cuda.device_count())]
 
 
 class Stop:

@@ -91,16 +91,15 @@ class CompareConfig:
 
 @dataclass
 class BenchmarkConfig:
-    """`python -m dist_trainer benchmark`."""
+    """`python -m dist_trainer benchmark`; other settings are those of all trainings."""
 
     optimizers: list[str] = field(default_factory=lambda: ["muon", "psgd_kron", "newton_psgd", "soap", "adamw"])
     envs: Any = "all"  # of the suite: all | a list such as [cartpole,breakout]
     suite: str = "cpu"  # a file in configs/benchmark: environments, their steps, what is asked of them
     seeds: int = 5  # of each optimizer in each environment
     budget: float = 1.0  # times the suite's steps
-    settings: list[str] = field(default_factory=list)  # of all runs, such as [ppo.gamma=0.995,policy.hidden_size=64]
     tuned: dict[str, str] = field(default_factory=dict)  # optimizer: file of settings, as sweep writes it
-    sensitivity: dict[str, list[float]] = field(default_factory=dict)  # setting: factors, as {optimizer.lr:[0.25,4]}
+    sensitivity: dict[str, Any] = field(default_factory=dict)  # setting: factors, such as {optimizer.lr:[0.25,4]}
     sensitivity_seeds: int = 2  # of each of these
     folder: str = "runs/benchmark"  # of runs, which are not repeated, and of the report
     workers: int | None = None  # runs at a time here; default: one for each core or GPU; 0: none, only the report
