@@ -146,6 +146,8 @@ PYBIND11_MODULE(_cpp_envs, m) {
       .def_readonly("action", &dt::Spec::action)
       .def_readonly("num_agents", &dt::Spec::num_agents)
       .def_readonly("teams", &dt::Spec::teams)
+      .def_readonly("observation_low", &dt::Spec::observation_low)
+      .def_readonly("observation_high", &dt::Spec::observation_high)
       .def_readonly("metrics", &dt::Spec::metrics)
       .def_property_readonly("picture",
                              [](const dt::Spec& self) { return std::pair(self.picture.height, self.picture.width); });

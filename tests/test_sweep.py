@@ -17,10 +17,10 @@ import yaml
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from dist_trainer.errors import ConfigError
+from dist_trainer.gpus import share_devices
 from dist_trainer.plan_view import require_modules
 from dist_trainer.run_curves import read_curve
 from dist_trainer.run_status import read_status
-from dist_trainer.sweep import share_devices
 from dist_trainer.sweep_plan import plan_sweep
 from dist_trainer.sweep_study import ATTEMPTS, REASON, SETTINGS, StudyFolder, open_study
 from dist_trainer.sweep_suggest import suggest
