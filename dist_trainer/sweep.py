@@ -18,8 +18,8 @@ from dist_trainer.process import end_with_parent
 from dist_trainer.sweep_plan import SweepPlan
 from dist_trainer.sweep_results import write_results
 from dist_trainer.sweep_study import StudyFolder, open_study
-from dist_trainer.sweep_table import Progress, is_over
-from dist_trainer.sweep_worker import MISTAKE, OVER, STOPPED
+from dist_trainer.sweep_table import Progress, is_over, ranked
+from dist_trainer.sweep_worker import GAVE_UP, MISTAKE, OVER, STOPPED
 
 LOOK_EVERY_S = 0.5
 FORCE_AFTER = 3  # interrupts
@@ -85,8 +85,8 @@ class Stop:
 
 
 def run_sweep(plan: SweepPlan, arguments: Sequence[str]) -> int:
-    """`arguments`: those of the plan, for the workers. Exit status: 0 if the study is over, 3 if it was stopped, 1 if
-    workers failed. Raises ConfigError."""
+    """`arguments`: those of the plan, for the workers. Exit status: 0 if the study is over with a score, 3 if it was
+    stopped, else 1. Raises ConfigError."""
     study = open_study(plan.folder, plan.definition)
     stop, console = Stop(), Console()
     console.print(f"sweep: {study.folder}, {plan.config.workers} worker(s) here", soft_wrap=True, highlight=False)
@@ -110,7 +110,7 @@ def run_sweep(plan: SweepPlan, arguments: Sequence[str]) -> int:
 
 def _replace_the_dead(workers: Workers, progress: Progress) -> None:
     for index, status in enumerate(workers.statuses()):
-        if status in (None, OVER, STOPPED, MISTAKE):
+        if status in (None, OVER, GAVE_UP, MISTAKE, STOPPED):
             continue
         if workers.restarts < RESTARTS:
             progress.say(f"sweep: a worker ended with status {status}; another one takes its place")
@@ -123,7 +123,7 @@ def _end(plan: SweepPlan, study: StudyFolder, workers: Workers, console: Console
     for index in failed:
         console.print(f"sweep: a worker failed; see {workers.log_of(index)}", soft_wrap=True, highlight=False)
     if is_over(plan, study.trials()):
-        return 0
+        return 0 if ranked(study.trials()) else 1
     if failed:
         return 1
     console.print("sweep: stopped; the same command goes on", highlight=False)

@@ -83,7 +83,9 @@ class Queue:
         """What belongs to workers that are gone."""
         for trial in self.study.trials():
             owner = trial.user_attrs.get(WORKER, "")
-            if trial.state == TrialState.RUNNING and owner != self.worker and self.watch.is_gone(owner):
+            if trial.state != TrialState.RUNNING or owner == self.worker:
+                continue
+            if not owner or self.watch.is_gone(owner):  # or begun by hand, and by no worker
                 self._count_attempt(trial, LOST)
 
     def _count_attempt(self, trial: FrozenTrial, reason: str) -> None:

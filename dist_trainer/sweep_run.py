@@ -97,8 +97,8 @@ class Training:
 def outcome(code: int, status: RunStatus | None, last_words: str) -> Ended:
     """What an exit status and the status file say together."""
     state = status.state if status else ""
-    if code == MISTAKE:
-        return Ended("hopeless", last_words)
+    if code == MISTAKE:  # in the folder: somebody else's training, or the disk, and no fault of the settings
+        return Ended("crashed" if last_words.startswith("run_dir=") else "hopeless", last_words)
     if state == "complete":
         return Ended("complete")
     if state == "stopped":

@@ -20,6 +20,7 @@ from dist_trainer.sweep_study import ENV_STEPS, REASON, SECONDS, SETTINGS, SHARE
 from dist_trainer.sweep_suggest import suggest
 
 LOOK_EVERY_S = 0.1
+ENQUEUED = "fixed_params"  # where optuna keeps what Study.enqueue_trial was given, as people may do by hand
 NO_SCORE = "no episode has ended in the last part of the training"
 
 
@@ -37,8 +38,8 @@ class Worker:
         print(text, flush=True)
 
 
-def run_trial(worker: Worker, trial: FrozenTrial) -> None:
-    """Until it is finished, or given back."""
+def run_trial(worker: Worker, trial: FrozenTrial) -> str:
+    """Until it is finished, or given back. What became of it: complete, pruned, stopped, hopeless, crashed or lost."""
     settings = choose(worker, trial)
     worker.say(f"trial {trial.number}: {settings}")
     scores: list[float] = []
@@ -66,13 +67,15 @@ def run_trial(worker: Worker, trial: FrozenTrial) -> None:
         worker.queue.give_back(trial)
     elif verdict == "crashed":
         worker.queue.crashed(trial, reason)
+    return verdict
 
 
 def choose(worker: Worker, trial: FrozenTrial) -> dict[str, Any]:
     """The trial's settings: those that it has begun with, or new ones. Whatever of them was kept stays."""
     if SETTINGS in trial.user_attrs:
         return trial.user_attrs[SETTINGS]
-    plan, fixed = worker.plan, dict(trial.params)
+    plan = worker.plan
+    fixed = {**trial.system_attrs.get(ENQUEUED, {}), **trial.params}
     if trial.number == 0 and plan.config.defaults_first:
         fixed = {**plan.space.parameters_of(plan.base), **fixed}
     settings, suggested = suggest(plan.space, plan.config, worker.study.trials(), trial.number, fixed)

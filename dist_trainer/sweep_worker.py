@@ -20,7 +20,8 @@ from dist_trainer.sweep_signs import SignOfLife, Watch
 from dist_trainer.sweep_study import open_study
 from dist_trainer.sweep_trial import Worker, run_trial
 
-OVER, MISTAKE, STOPPED = 0, 2, 3  # exit statuses
+OVER, GAVE_UP, MISTAKE, STOPPED = 0, 1, 2, 3  # exit statuses
+MOST_FAILURES = 10  # in a row: then it is not the settings, but the machine, or what all trials have in common
 WAIT_S = 0.5  # for others' trials, of which one may come back
 
 
@@ -49,10 +50,15 @@ def work(arguments: Sequence[str], threads: int) -> int:
         watch = Watch(study.folder, plan.config.patience_s)
         queue = Queue(study, life.name, watch, plan.config.trials, plan.config.retries)
         worker = Worker(plan, study, queue, stop, threads)
+        failures = 0
         while not stop():
             trial = queue.take()
             if trial:
-                run_trial(worker, trial)
+                failed = run_trial(worker, trial) in ("hopeless", "crashed")
+                failures = failures + 1 if failed else 0
+                if failures == MOST_FAILURES:
+                    print(f"{failures} trainings in a row have failed: this worker gives up", flush=True)
+                    return GAVE_UP
             elif queue.is_over():
                 return OVER
             else:

@@ -20,17 +20,18 @@ from dist_trainer.errors import ConfigError
 from dist_trainer.gpus import share_devices
 from dist_trainer.plan_view import require_modules
 from dist_trainer.run_curves import read_curve
-from dist_trainer.run_status import read_status
+from dist_trainer.run_status import RunStatus, read_status
 from dist_trainer.sweep_plan import plan_sweep
+from dist_trainer.sweep_run import outcome
 from dist_trainer.sweep_study import ATTEMPTS, REASON, SETTINGS, StudyFolder, open_study
 from dist_trainer.sweep_suggest import suggest
-from dist_trainer.sweep_worker import OVER, STOPPED
+from dist_trainer.sweep_worker import GAVE_UP, OVER, STOPPED, work
 from dist_trainer.verb_configs import SweepConfig
 
 ROOT = Path(__file__).parents[1]
 TINY = (
     *("env=cartpole", "policy=mlp", "policy.hidden_size=16", "device=cpu", "total_envs=16", "horizon=16"),
-    *("ppo.minibatches=2", "checkpoint_every=10"),
+    *("ppo.minibatches=2", "checkpoint_every=10", "torch_threads=1", "env_threads=1"),
 )
 SLOW = (*TINY[:1], *TINY[2:], "policy._target_=tests.slow_policy.SlowPolicy")
 PATIENCE_S = 240  # the machine may have much else to do
@@ -133,7 +134,7 @@ def test_a_stopped_sweep_goes_on_as_it_would_have(
     folder = tmp_path / "study"
     arguments = (
         *(*SLOW, steps(20), space(tmp_path, optimizer__lr=LR, ppo__gamma={"near_one": [0.9, 0.99]})),
-        *(f"sweep.folder={folder}", "sweep.trials=3", "sweep.startup=1", "sweep.cost=env_steps"),
+        *(f"sweep.folder={folder}", "sweep.trials=2", "sweep.startup=1", "sweep.sampler=tpe", "sweep.cost=env_steps"),
     )
     sweep = start(*arguments, "sweep.workers=1", module="dist_trainer", **ACT_S)
     within(PATIENCE_S, "the second trial", lambda: iteration_of(folder, 1) >= 0)
@@ -146,13 +147,13 @@ def test_a_stopped_sweep_goes_on_as_it_would_have(
 
     assert start(*arguments, module="dist_trainer").wait(PATIENCE_S) == 0, (tmp_path / "output.log").read_text()
     trials = study.trials()
-    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 3
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 2
     assert trials[1].params == begun.params and ATTEMPTS not in trials[1].user_attrs
     assert len(list((folder / "trials/0001/run1/provenance").iterdir())) == 2
-    # The third was chosen from the first two as it would have been without the stop.
+    # Whoever asks for the second gets the same: it is chosen from the first, and its number.
     plan = plan_sweep(arguments)
-    assert trials[2].user_attrs[SETTINGS] == suggest(plan.space, plan.config, trials[:2], 2, {})[0]
-    assert trials[2].user_attrs["env_steps"] == 20 * 256
+    assert trials[1].user_attrs[SETTINGS] == suggest(plan.space, plan.config, trials[:1], 1, {})[0]
+    assert [trial.user_attrs["env_steps"] for trial in trials] == [20 * 256] * 2
 
     best = max(trials, key=lambda trial: trial.value or 0.0)
     shown = subprocess.run(
@@ -168,7 +169,7 @@ def test_a_stopped_sweep_goes_on_as_it_would_have(
     assert found["optimizer"]["lr"] == best.user_attrs[SETTINGS]["optimizer.lr"]
     assert found["ppo"]["gamma"] == best.user_attrs[SETTINGS]["ppo.gamma"]
     assert (folder / "pareto.png").stat().st_size > 0
-    assert (folder / "trials.csv").read_text().count("complete") == 3
+    assert (folder / "trials.csv").read_text().count("complete") == 2
 
     # Another training is not this study's.
     with pytest.raises(ConfigError, match=r"ppo\.clip=0\.3: was 0\.2"):
@@ -250,6 +251,39 @@ def test_a_trial_that_is_behind_is_pruned_and_keeps_a_checkpoint(
 
 def _finished(reports: dict[int, float]) -> FrozenTrial:
     return create_trial(value=400.0, intermediate_values=reports, user_attrs={"seconds": 1.0, "env_steps": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("code", "state", "words", "how"),
+    [
+        (0, "complete", "done", "complete"),
+        (1, "complete", "", "complete"),  # torchrun's status after a signal
+        (0, "stopped", "", "stopped"),
+        (1, "failed", "", "crashed"),
+        (-9, "running", "", "crashed"),  # by the kernel, for its memory
+        (1, None, "Segmentation fault", "crashed"),
+        (2, None, "ppo.clip=-1.0: must be above 0", "hopeless"),
+        (2, None, "run_dir=x: another process is training in this folder: 7 on n1", "crashed"),
+    ],
+)
+def test_how_a_training_ended(code: int, state: str | None, words: str, how: str) -> None:
+    status = RunStatus(state, 5, "", "", "CollectiveFailed: learner 1") if state else None
+    ended = outcome(code, status, words)
+    assert ended.how == how
+    if how == "crashed":
+        wanted = {"failed": "CollectiveFailed: learner 1", "running": "killed by signal 9"}.get(str(state), words)
+        assert wanted in ended.reason
+
+
+def test_a_worker_gives_up_where_every_training_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would use up all trials of the study in no time, and others may have a machine that works."""
+    monkeypatch.setattr("dist_trainer.sweep_trial.train", lambda *_: ("hopeless", "no memory"))
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    arguments = (*TINY, space(tmp_path, optimizer__lr=LR), f"sweep.folder={tmp_path / 'study'}", "sweep.trials=99")
+    assert work(arguments, threads=1) == GAVE_UP
+    trials = study_of(arguments).trials()
+    assert [trial.state for trial in trials] == [TrialState.FAIL] * 10
+    assert {trial.user_attrs[REASON] for trial in trials} == {"no memory"}
 
 
 def test_help_names_every_setting_and_the_chosen_space() -> None:

@@ -126,6 +126,13 @@ def test_who_was_taken_for_gone_has_nothing_to_say_about_the_trial_any_more(tmp_
     assert trial.value == 2.0 and trial.user_attrs[ATTEMPTS] == 1
 
 
+def test_a_trial_that_no_worker_has_begun_is_nobody_s(tmp_path: Path) -> None:
+    queue = queue_of(tmp_path, trials=1)
+    queue.study.storage.create_new_trial(queue.study.study_id)  # as Study.ask() does
+    trial = queue.take()
+    assert trial and trial.number == 0 and queue.is_mine(trial)
+
+
 def test_signs_of_life_are_given_and_end(tmp_path: Path) -> None:
     life = SignOfLife(tmp_path)
     [file] = (tmp_path / FOLDER).iterdir()

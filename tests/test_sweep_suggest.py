@@ -16,7 +16,7 @@ from dist_trainer.sweep_cost import best_within, expected_improvement, pareto_fr
 from dist_trainer.sweep_even import from_unit, to_unit
 from dist_trainer.sweep_gaussian import GaussianProcess
 from dist_trainer.sweep_space import read_space
-from dist_trainer.sweep_suggest import suggest
+from dist_trainer.sweep_suggest import as_seen, suggest
 from dist_trainer.verb_configs import SweepConfig
 
 SPACE = read_space({"optimizer.lr": {"log": [1e-4, 1.0]}, "ppo.entropy_coef": {"log": [1e-4, 1.0]}})
@@ -85,6 +85,7 @@ def test_the_cost_aware_sampler_reaches_the_same_score_with_less() -> None:
         for seed in range(1, 4):
             found = sweep(SweepConfig(sampler=sampler, seed=seed, cost="env_steps"), objective, 25)
             totals = np.cumsum([settings.get("total_env_steps", 1e6) for settings, _ in found])
+            assert sampler == "auto" or totals[-1] < 0.6 * 25e6
             costs.append(next(cost for cost, (s, _) in zip(totals, found, strict=True) if objective(s) > wanted))
         spent[sampler] = np.median(costs)
     assert spent["cost"] < 0.7 * spent["auto"]
@@ -101,6 +102,23 @@ def test_what_fails_is_avoided() -> None:
         failed = [trial.state == TrialState.FAIL for _, trial in found]
         assert sum(failed[:10]) >= 2  # a quarter of the range, before anything is known
         assert sum(failed[10:]) <= 5  # if failures are not learned from: 14
+
+
+def test_what_a_sampler_sees_of_trials_that_have_no_score() -> None:
+    """A failed one has the worst score, a pruned one its last report, one under way the median."""
+    config = SweepConfig(cost="env_steps")
+    trials = [trial for _, trial in sweep(config, peak, 6)]
+    for number, score in enumerate([5.0, 1.0, 3.0]):
+        trials[number] = as_trial(trials[number], number, TrialState.COMPLETE, score, 10.0)
+    trials[3] = as_trial(trials[3], 3, TrialState.FAIL, None, 4.0)
+    trials[4] = as_trial(trials[4], 4, TrialState.PRUNED, None, 4.0)
+    trials[4].intermediate_values = {1: 9.0, 7: 2.0}
+    trials[4].user_attrs["share"] = 0.25
+    trials[5] = as_trial(trials[5], 5, TrialState.RUNNING, None, 1.0)
+    seen = as_seen(trials, config)
+    assert [trial.value for trial in seen] == [5.0, 1.0, 3.0, 1.0, 2.0, 2.5]
+    assert [trial.user_attrs.get("cost") for trial in seen] == [10.0, 10.0, 10.0, 4.0, 16.0, None]
+    assert [trial.params for trial in seen] == [trial.params for trial in trials]
 
 
 @pytest.mark.parametrize("sampler", ["auto", "tpe", "cost", "random"])
