@@ -22,9 +22,9 @@ from rich.table import Table
 
 from dist_trainer.checkpoint_file import write_atomically
 from dist_trainer.cli import parse
-from dist_trainer.config_files import GROUPS
+from dist_trainer.config_files import GROUPS, group_file
 from dist_trainer.sweep_cost import pareto_front
-from dist_trainer.sweep_plan import OF_A_WORKER, SweepPlan
+from dist_trainer.sweep_plan import OF_A_WORKER, SweepPlan, leaves
 from dist_trainer.sweep_study import ATTEMPTS, ENV_STEPS, REASON, SECONDS, SETTINGS, StudyFolder, cost_of
 from dist_trainer.sweep_suggest import as_seen
 from dist_trainer.sweep_table import BEST, WORDS, ranked, settings_of, summary, table
@@ -48,6 +48,8 @@ def write_results(plan: SweepPlan, study: StudyFolder, console: Console) -> None
     if importances:
         console.print(_importance_table(importances))
     front = front_of(plan, trials)
+    if plan.config.sampler == "cost":
+        console.print(table(plan, front, f"Pareto front of score and {plan.config.cost}"))
     if importlib.util.find_spec("matplotlib"):
         from dist_trainer.sweep_picture import draw_pareto  # matplotlib is an extra
 
@@ -63,7 +65,9 @@ def write_results(plan: SweepPlan, study: StudyFolder, console: Console) -> None
 
 def best_yaml(plan: SweepPlan, study: StudyFolder, best: FrozenTrial) -> str:
     """A file of the group `tuned`: the files of the other groups, and every setting that was given or found."""
-    given = {setting.key: setting.value for setting in parse(plan.settings)}
+    begun_with = yaml.safe_load(group_file("tuned", str(plan.base["tuned"])).read_text()) or {}
+    begun_with.pop("defaults", None)
+    given = leaves(begun_with) | {setting.key: setting.value for setting in parse(plan.settings)}
     chosen = {**given, **best.user_attrs[SETTINGS]}
     groups = {group: str(chosen.get(group, plan.base[group])) for group in GROUPS if group not in ("machine", "tuned")}
     values = {name: value for name, value in chosen.items() if name not in (*GROUPS, *OF_A_WORKER, "seed")}

@@ -227,6 +227,18 @@ def test_hopeless_trials_fail_with_their_reason_and_are_not_tried_again(
     assert good.value == pytest.approx(sum(curve.values.mean() for curve in curves) / 2)
 
 
+def test_a_training_that_hangs_is_killed(start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    arguments = (
+        *(*SLOW, steps(20), space(tmp_path, optimizer__lr=LR)),
+        *(f"sweep.folder={folder}", "sweep.trials=1", "sweep.retries=0", "sweep.stall_minutes=0.05"),
+    )
+    assert start(*arguments, TEST_ACT_S="1000").wait(PATIENCE_S) == OVER, (tmp_path / "output.log").read_text()
+    [trial] = study_of(arguments).trials()
+    assert trial.state == TrialState.FAIL and trial.user_attrs[REASON] == "nothing new for 0.05 minutes"
+    assert not trainings_of(folder)
+
+
 def test_a_trial_that_is_behind_is_pruned_and_keeps_a_checkpoint(
     start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
