@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,12 +70,11 @@ def open_study(folder: Path, definition: Mapping[str, Any]) -> StudyFolder:
 
 def _open(folder: Path) -> StudyFolder:
     storage = open_storage(folder)
-    name = folder.resolve().name
-    try:
-        study_id = storage.create_new_study([DIRECTION], name)
-    except optuna.exceptions.DuplicatedStudyError:
-        study_id = storage.get_study_id_from_name(name)
-    return StudyFolder(folder, storage, study_id, name)
+    if not storage.get_all_studies():
+        with suppress(optuna.exceptions.DuplicatedStudyError):  # another worker was quicker
+            storage.create_new_study([DIRECTION], folder.resolve().name)
+    study = storage.get_all_studies()[0]  # its name stays when the folder is moved
+    return StudyFolder(folder, storage, study._study_id, study.study_name)
 
 
 def _begin(path: Path, definition: Mapping[str, Any]) -> bool:

@@ -22,7 +22,7 @@ from dist_trainer.sweep_trial import Worker, run_trial
 
 OVER, GAVE_UP, MISTAKE, STOPPED = 0, 1, 2, 3  # exit statuses
 MOST_FAILURES = 10  # in a row: then it is not the settings, but the machine, or what all trials have in common
-WAIT_S = 0.5  # for others' trials, of which one may come back
+WAIT_S = 1.0  # for others' trials, of which one may come back
 
 
 class StopFlag:

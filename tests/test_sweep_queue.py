@@ -161,6 +161,13 @@ def test_the_journal_goes_on_after_a_writer_that_was_killed_in_mid_line(rest: st
         json.loads(line)
 
 
+def test_a_study_s_folder_can_be_moved(tmp_path: Path) -> None:
+    before = queue_of(tmp_path / "a").take()
+    (tmp_path / "a").rename(tmp_path / "b")
+    after = queue_of(tmp_path / "b").take()
+    assert before and after and (before.number, after.number) == (0, 1)
+
+
 def test_two_that_begin_a_study_at_once_have_the_same(tmp_path: Path) -> None:
     with multiprocessing.get_context("spawn").Pool(4) as pool:
         names = pool.starmap(study_id, [(tmp_path,)] * 8)
