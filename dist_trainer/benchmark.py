@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
@@ -15,8 +17,9 @@ from rich.console import Console
 from dist_trainer.benchmark_grid import Grid, make_grid
 from dist_trainer.benchmark_report import make_report
 from dist_trainer.benchmark_results import read_results, write_csv
-from dist_trainer.benchmark_runs import Orders, Place, do_runs, is_over
+from dist_trainer.benchmark_runs import SCORE_FILE, Orders, Place, do_runs, is_over
 from dist_trainer.benchmark_text import markdown
+from dist_trainer.checkpoint_file import write_atomically
 from dist_trainer.cli import apply, compose_train, parse
 from dist_trainer.errors import ConfigError, choices
 from dist_trainer.gpus import share_devices, visible_devices
@@ -58,7 +61,7 @@ def plan_benchmark(arguments: Sequence[str]) -> BenchmarkPlan:
             raise ConfigError(name, getattr(config, name), "must be at least 1")
     if config.workers is not None and config.workers < 0:
         raise ConfigError("workers", config.workers, "must be at least 0")
-    if not config.budget > 0:
+    if not 0 < config.budget < math.inf:
         raise ConfigError("budget", config.budget, "must be above 0")
     if config.score not in SCORES:
         raise ConfigError("score", config.score, choices(SCORES, config.score))
@@ -72,7 +75,7 @@ def plan_benchmark(arguments: Sequence[str]) -> BenchmarkPlan:
 
 
 def run_benchmark(arguments: Sequence[str]) -> int:
-    """Exit status: 0 if every run is over, 3 if some are left. Raises ConfigError."""
+    """Exit status: 0 if every run is over, 1 if all of them have failed, 3 if some are left. Raises ConfigError."""
     plan = plan_benchmark(arguments)
     config, grid = plan.config, plan.grid
     console, folder = Console(), Path(config.folder)
@@ -89,7 +92,7 @@ def run_benchmark(arguments: Sequence[str]) -> int:
     if config.report and over:
         write_report(config, grid, folder / REPORT, console)
     if over == len(grid.runs):
-        return 0
+        return 0 if any((run.folder / SCORE_FILE).exists() for run in grid.runs) else 1
     console.print(f"{len(grid.runs) - over} runs are left; the same command goes on", highlight=False)
     return STOPPED
 
@@ -112,14 +115,27 @@ def places(config: BenchmarkConfig) -> list[Place]:
 
 def _note_grid(plan: BenchmarkPlan, folder: Path) -> None:
     """Into the folder, and refuses to mix what cannot be compared. Raises ConfigError."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file, own = folder / "benchmark.yaml", {"budget": plan.config.budget, "settings": sorted(plan.settings)}
-    if file.exists():
-        before = yaml.safe_load(file.read_text())
+    file, own = folder / "benchmark.yaml", _note_of(plan)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        before = yaml.safe_load(file.read_text()) if file.exists() else {}
         for name, value in own.items():
-            if before[name] != value:
+            if before.get(name, value) != value:
                 raise ConfigError(name, value, f"{folder} holds runs with {name}={before[name]}; use another folder")
-    file.write_text(yaml.safe_dump(own))
+        write_atomically(file, yaml.safe_dump({**before, **own}).encode())
+    except OSError as error:
+        raise ConfigError("folder", folder, f"cannot be written: {error.strerror}") from None
+
+
+def _note_of(plan: BenchmarkPlan) -> dict[str, Any]:
+    """What must stay as it is: of all runs, of those of each environment, of those of each contestant. Others of both
+    may be added."""
+    tasks = {
+        f"env {task.env}": [f"steps={task.steps:g}", f"greedy={task.greedy}", *task.train, *task.evaluate]
+        for task in plan.grid.tasks
+    }
+    contestants = {contestant.name: list(contestant.settings) for contestant in plan.grid.contestants}
+    return {"budget": plan.config.budget, "settings": sorted(plan.settings), **tasks, **contestants}
 
 
 def write_report(config: BenchmarkConfig, grid: Grid, folder: Path, console: Console) -> None:
@@ -128,8 +144,12 @@ def write_report(config: BenchmarkConfig, grid: Grid, folder: Path, console: Con
 
     results = read_results(grid)
     report = make_report(grid, results, config.score)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_csv(results, folder / "runs.csv")
-    (folder / "report.md").write_text(markdown(report))
-    (folder / "index.html").write_text(page(report, pictures(report)))
+    html = page(report, pictures(report))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_csv(results, folder / "runs.csv")
+        (folder / "report.md").write_text(markdown(report))
+        (folder / "index.html").write_text(html)
+    except OSError as error:
+        raise ConfigError("folder", folder, f"cannot be written: {error.strerror}") from None
     console.print(f"{folder / 'index.html'}, {folder / 'report.md'}, {folder / 'runs.csv'}", highlight=False)

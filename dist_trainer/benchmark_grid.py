@@ -12,6 +12,7 @@ import yaml
 from dist_trainer.config_files import config_dir, group_choices
 from dist_trainer.errors import ConfigError, choices
 from dist_trainer.scores import EnvScore, load_scores
+from dist_trainer.sweep_plan import as_argument
 from dist_trainer.verb_configs import BenchmarkConfig
 
 SUITES = "benchmark"  # folder in configs/
@@ -108,7 +109,9 @@ def make_grid(config: BenchmarkConfig) -> Grid:
 def _chosen(envs: Any, suite: Mapping[str, Task]) -> list[Task]:
     if envs == "all":
         return list(suite.values())
-    names = [envs] if isinstance(envs, str) else list(envs)
+    if not isinstance(envs, str | list):
+        raise ConfigError("envs", envs, "must be all, or a list such as [cartpole,breakout]")
+    names = [envs] if isinstance(envs, str) else envs
     for name in names:
         if name not in suite:
             raise ConfigError("envs", name, "is not in the suite; " + choices([*suite, "all"], str(name)))
@@ -139,20 +142,34 @@ def _tuned(config: BenchmarkConfig) -> list[Contestant]:
     """From files such as `sweep` writes."""
     _optimizers(list(config.tuned), "tuned")
     return [
-        Contestant(f"{name} tuned", name, (f"optimizer={name}", *_settings_of(f"tuned.{name}", Path(file))), "tuned")
+        Contestant(f"{name} tuned", name, (f"optimizer={name}", *_settings_of(name, Path(file))), "tuned")
         for name, file in config.tuned.items()
     ]
 
 
-def _settings_of(setting: str, file: Path) -> list[str]:
-    """Of a yaml file, as words of a command line."""
+def _settings_of(optimizer: str, file: Path) -> list[str]:
+    """Of a yaml file, as words of a command line.
+
+    What `sweep` writes also names the file of each group: the environment is the run's own, the optimizer must be this.
+    """
+    setting = f"tuned.{optimizer}"
     try:
         content = yaml.safe_load(file.read_text())
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(setting, file, f"cannot be read: {error}") from None
     if not isinstance(content, dict):
         raise ConfigError(setting, file, "must hold settings, such as ppo: {gamma: 0.99}")
-    return [f"{key}={_word(value)}" for key, value in _leaves(content, "")]
+    groups = _groups_of(content.pop("defaults", []))
+    if groups.pop("optimizer", optimizer) != optimizer:
+        raise ConfigError(setting, file, "holds settings of another optimizer")
+    groups.pop("env", None)
+    return [as_argument(key, value) for key, value in [*groups.items(), *_leaves(content, "")]]
+
+
+def _groups_of(defaults: Any) -> dict[str, str]:
+    """The files of a Hydra defaults list."""
+    entries = [entry for entry in defaults if isinstance(entry, dict)] if isinstance(defaults, list) else []
+    return {str(key).rpartition("/")[2]: str(file) for entry in entries for key, file in entry.items()}
 
 
 def _leaves(content: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
@@ -160,10 +177,6 @@ def _leaves(content: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
     for key, value in content.items():
         found += _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
     return found
-
-
-def _word(value: Any) -> str:
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _varied(config: BenchmarkConfig) -> list[Contestant]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 from dist_trainer.benchmark_report import Report
-from dist_trainer.benchmark_text import by_task, caveats, failures, overall, summary, title_of, who_beats_whom
+from dist_trainer.benchmark_text import by_task, caveats, failures, overall, seeds_of, summary, title_of, who_beats_whom
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 74rem; margin: 2rem auto; padding: 0 1rem; color: #1d2330; }
@@ -22,7 +22,7 @@ img { max-width: 100%; } figure { margin: 1.5rem 0; } figcaption { font-size: 13
 def page(report: Report, pictures: dict[str, bytes]) -> str:
     parts = [f"<h1>Benchmark</h1>{_paragraphs(summary(report))}"]
     for part in report.parts:
-        parts.append(f"<h2>{escape(title_of(part))} ({len(part.seeds)} seeds)</h2>{_table(overall(part))}")
+        parts.append(f"<h2>{escape(title_of(part))} ({seeds_of(part)})</h2>{_table(overall(part))}")
         parts += [_figure(title, png) for title, png in pictures.items() if title.startswith(f"{part.name}: ")]
         if part.better:
             parts.append(

@@ -22,7 +22,8 @@ def pictures(report: Report) -> dict[str, bytes]:
         if part.name in ("default", "tuned"):
             found[f"{part.name}: all environments together"] = _aggregates(part)
             found[f"{part.name}: share of runs above a score"] = _profiles(part)
-            found[f"{part.name}: learning curves, mean and worst to best seed"] = _curves(report, part)
+            if curves := _curves(report, part):
+                found[f"{part.name}: learning curves, mean and worst to best seed"] = _png(figure_of(curves, "steps"))
         else:
             found[f"{part.name}: interquartile mean"] = _sensitivity(part)
     return found
@@ -75,7 +76,8 @@ def _profiles(part: Part) -> bytes:
     return _png(figure)
 
 
-def _curves(report: Report, part: Part) -> bytes:
+def _curves(report: Report, part: Part) -> list[Comparison]:
+    """Of environments in which there are any: short trainings may have ended before the first episode."""
     comparisons = []
     for task in report.grid.tasks:
         groups = []
@@ -85,7 +87,7 @@ def _curves(report: Report, part: Part) -> bytes:
             if curves:
                 groups.append(RunGroup(standing.contestant.name, curves))
         comparisons.append(Comparison(task.env, task.known.metric, task.asked, groups))
-    return _png(figure_of([comparison for comparison in comparisons if comparison.groups], "steps"))
+    return [comparison for comparison in comparisons if comparison.groups]
 
 
 def _sensitivity(part: Part) -> bytes:

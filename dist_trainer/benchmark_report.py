@@ -6,7 +6,7 @@ Legend: R seeds, K tasks, C contestants.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,8 @@ THRESHOLDS = np.linspace(0, 1.2, 61)
 
 @dataclass(frozen=True)
 class Estimate:
+    """`low` and `high` are NaN where there is one seed: how far seeds differ cannot be told from it."""
+
     point: float
     low: float
     high: float
@@ -102,8 +104,18 @@ def _part(grid: Grid, name: str, results: Sequence[Result], score: str) -> Part:
 
 
 def _estimate(statistic: statistics.Statistic, scores: Scores) -> Estimate:
-    low, high = bootstrap_interval(statistic, scores, replications=REPLICATIONS)
+    low, high = _interval(statistic, scores)
     return Estimate(statistic(scores), float(low), float(high))
+
+
+def _interval(
+    statistic: Callable[..., float | NDArray[np.float64]], *samples: Scores
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """A bootstrap of one seed would have no width, and seem sure."""
+    if any(len(scores) < 2 for scores in samples):
+        unknown = np.full_like(np.asarray(statistic(*samples), np.float64), math.nan)
+        return unknown, unknown
+    return bootstrap_interval(statistic, *samples, replications=REPLICATIONS)
 
 
 def _standing(contestant: Contestant, scores: Scores, failed: int) -> Standing:
@@ -117,7 +129,7 @@ def _standing(contestant: Contestant, scores: Scores, failed: int) -> Standing:
         _estimate(statistics.mean, scores),
         _estimate(statistics.optimality_gap, scores),
         profile(scores),
-        bootstrap_interval(profile, scores, replications=REPLICATIONS),
+        _interval(profile, scores),
         failed,
     )
 
@@ -129,7 +141,7 @@ def _better(matrices: Mapping[str, Scores]) -> dict[tuple[str, str], Estimate]:
             if one == other:
                 continue
             point = statistics.probability_of_improvement(x, y)
-            low, high = bootstrap_interval(statistics.probability_of_improvement, x, y, replications=REPLICATIONS)
+            low, high = _interval(statistics.probability_of_improvement, x, y)
             found[one, other] = Estimate(point, float(low), float(high))
     return found
 
@@ -138,14 +150,15 @@ def _task_standing(task: Task, contestant: Contestant, results: Sequence[Result]
     own = [r for r in results if r.run.task == task and r.run.contestant == contestant and r.run.seed in seeds]
     steps, seconds = [r.steps_to_score for r in own], [r.seconds_to_score for r in own]
     # A run that failed early tells nothing about later; one that diverged has no later. Both count as far as the task.
-    tried = [task.steps if r.failed else r.steps for r in own]
+    tried = [task.steps if r.failed or r.curve is None else r.steps for r in own]
+    tried_seconds = [math.inf if r.failed else max(r.seconds, 1e-9) for r in own]
     return TaskStanding(
         task,
         contestant,
         [r.score for r in own],
         sum(math.isfinite(x) for x in steps),
         statistics.median_time(steps, tried),
-        statistics.median_time(seconds, [max(r.seconds, 1e-9) for r in own]),
+        statistics.median_time(seconds, tried_seconds),
         statistics.restricted_mean_time(steps, tried, min(tried)),
         max(tried),
     )

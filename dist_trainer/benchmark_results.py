@@ -24,6 +24,8 @@ COLUMNS = (
     *("steps", "seconds", "asked", "steps_to_score", "seconds_to_score", "failed"),
 )
 
+NO_EPISODE = "evaluate: no episode has ended"
+
 
 @dataclass(frozen=True)
 class Result:
@@ -33,7 +35,7 @@ class Result:
     score: float  # of the episodes after training, in the metric's own units
     normalized: float
     curve_mean: float  # normalized, the mean over the training
-    curve: RunCurve | None
+    curve: RunCurve | None  # None: no episode has ended in the training
     steps_to_score: float  # infinite if it never got there
     seconds_to_score: float
     failed: str = ""  # why
@@ -60,7 +62,10 @@ def read_result(run: Run) -> Result:
     if not (folder / SCORE_FILE).exists():
         return Result(run, known.random, 0.0, 0.0, curve, math.inf, math.inf, attempts(run)[1] or "unknown")
     score = score_of(folder, known.metric)
-    assert curve is not None
+    if not math.isfinite(score):
+        return Result(run, known.random, 0.0, 0.0, curve, math.inf, math.inf, NO_EPISODE)
+    if curve is None:
+        return Result(run, score, known.normalized(score), 0.0, None, math.inf, math.inf)
     at = curve.reached(run.task.asked)
     return Result(
         run,

@@ -21,9 +21,11 @@ from pathlib import Path
 
 from dist_trainer.benchmark_grid import Run
 from dist_trainer.checkpoint_file import write_atomically
-from dist_trainer.sweep_run import Training
+from dist_trainer.process import end_with_parent
+from dist_trainer.sweep_run import Ended, Training
 
 TRAINING, SCORE_FILE, FAILED_FILE, LOCK_FILE = "train", "score.json", "failed.json", "lock"
+EVALUATE_LOG = "evaluate.log"
 ATTEMPTS = 2  # of a training that crashes
 LOOK_EVERY_S = 0.1
 SAVE_S = 60.0  # for a checkpoint, when asked to stop
@@ -116,26 +118,43 @@ def _do(run: Run, place: Place, orders: Orders) -> None:
             break
         time.sleep(LOOK_EVERY_S)
     ended = training.ended()
-    if ended.how == "stopped":
+    if ended.how == "complete":
+        ended = _evaluate(run, own, environment, orders.stop)
+    if ended.how == "stopped" or (ended.how == "crashed" and orders.stop()):  # it may have been killed to stop it
         return
-    reason = ended.reason if ended.how != "complete" else _evaluate(run, own, environment)
-    if reason:
+    if ended.how != "complete":
         so_far = ATTEMPTS if ended.how == "hopeless" else attempts(run)[0] + 1
-        content = {"attempts": so_far, "how": ended.how, "reason": reason}
+        content = {"attempts": so_far, "how": ended.how, "reason": ended.reason}
         write_atomically(run.folder / FAILED_FILE, json.dumps(content).encode())
-    orders.say(f"{name}: {reason or 'done'} ({time.monotonic() - began:.0f} s)")
+    orders.say(f"{name}: {ended.reason or 'done'} ({time.monotonic() - began:.0f} s)")
 
 
-def _evaluate(run: Run, own: Sequence[str], environment: dict[str, str]) -> str:
-    """Why it failed; empty if it did not."""
+def _evaluate(run: Run, own: Sequence[str], environment: dict[str, str], stop: Callable[[], bool]) -> Ended:
+    """Complete, stopped or crashed. In a session of its own, as a training is: a terminal's Ctrl-C is no failure."""
     file = run.folder / f"{SCORE_FILE}.new"
     words = [f"checkpoint={run.folder / TRAINING}", f"greedy={run.task.greedy}", "opponents=false", f"json={file}"]
     command = [sys.executable, "-m", "dist_trainer", "evaluate", *words, *run.task.evaluate, *own]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, check=False)
-    if done.returncode != 0:
-        return f"evaluate: {(done.stderr.strip().splitlines() or ['no word'])[-1]}"
+    with (run.folder / EVALUATE_LOG).open("wb") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **environment},
+            start_new_session=True,
+            preexec_fn=end_with_parent,
+        )
+    while process.poll() is None:
+        if stop():
+            process.kill()
+            process.wait()
+            return Ended("stopped")
+        time.sleep(LOOK_EVERY_S)
+    if process.returncode != 0:
+        said = (run.folder / EVALUATE_LOG).read_text(errors="replace").strip().splitlines() or ["no word"]
+        return Ended("crashed", f"evaluate: {said[-1]}")
     file.rename(run.folder / SCORE_FILE)
-    return ""
+    return Ended("complete")
 
 
 def score_of(folder: Path, metric: str) -> float:

@@ -24,8 +24,13 @@ def title_of(part: Part) -> str:
     return TITLES.get(part.name, f"Sensitivity: {part.name}")
 
 
+def seeds_of(part: Part) -> str:
+    return f"{len(part.seeds)} seed{'s' if len(part.seeds) > 1 else ''}"
+
+
 def interval(estimate: Estimate, digits: int = 2) -> str:
-    return f"{estimate.point:.{digits}f} ({estimate.low:.{digits}f} to {estimate.high:.{digits}f})"
+    known = f" ({estimate.low:.{digits}f} to {estimate.high:.{digits}f})" if math.isfinite(estimate.low) else ""
+    return f"{estimate.point:.{digits}f}{known}"
 
 
 def overall(part: Part) -> Rows:
@@ -103,7 +108,9 @@ def caveats(report: Report) -> list[str]:
     said = [
         "Intervals say how other seeds would come out, not other environments: "
         f"there are {len(report.grid.tasks)}, and they were chosen.",
-        f"{seeds} seeds: a percentile bootstrap of so few is somewhat too narrow.",
+        "One seed: no interval can be told, and another seed may turn every order round."
+        if seeds == 1
+        else f"{seeds} seeds: a percentile bootstrap of so few is somewhat too narrow.",
         f"Only these budgets (steps): {budgets}. Who is ahead early need not be ahead later, or at other batch sizes.",
         "One network and one set of PPO's settings for all; the defaults were found mostly with the default optimizer.",
         "Seconds are of this machine, with as many runs at a time as it was told, and hold for no other.",
@@ -120,7 +127,7 @@ def caveats(report: Report) -> list[str]:
 def markdown(report: Report) -> str:
     lines = ["# Benchmark", "", *summary(report), ""]
     for part in report.parts:
-        lines += [f"## {title_of(part)} ({len(part.seeds)} seeds)", "", *_table(overall(part)), ""]
+        lines += [f"## {title_of(part)} ({seeds_of(part)})", "", *_table(overall(part)), ""]
         if part.better:
             lines += [*_table(who_beats_whom(part)), ""]
         lines += [*_table(by_task(part)), ""]

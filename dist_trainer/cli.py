@@ -36,6 +36,7 @@ PATHS = (
     "markdown",
     "env.library",
     "library",
+    "folder",
     "sweep.folder",
     "sweep.space",
 )  # taken as they are written

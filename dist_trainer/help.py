@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dist_trainer import config, verb_configs
-from dist_trainer.cli import load_env_config
+from dist_trainer.cli import GROUPS_WITH_TARGET, load_env_config
 from dist_trainer.config_files import GROUPS, SPACES, config_dir, group_choices, group_file
 from dist_trainer.envs import load_library
 from dist_trainer.pools import default_params
@@ -83,7 +83,8 @@ def verb_help(verb: str, arguments: Sequence[str] = ()) -> str:
     if verb == "benchmark":
         usage = "python -m dist_trainer benchmark [SETTING=VALUE ...]"
         how = "The same command, here or on another machine that sees the folder, joins, or goes on with what is left."
-        return f"{usage}\n\n{how}\n\n{_settings(verb_configs.BenchmarkConfig())}"
+        status = "Exit status: 0: over; 3: some runs are left; 1: all have failed; 2: a mistake"
+        return f"{usage}\n\n{how}\n\n{_settings(verb_configs.BenchmarkConfig())}\n\n{status}"
     if verb == "autotune":
         usage = "python -m dist_trainer autotune [SETTING=VALUE ...]"
         return f"{usage}\n\n{_settings(verb_configs.AutotuneConfig())}\n\nand those of the training (train --help)"
@@ -146,7 +147,7 @@ def _settings(values: Any, prefix: str = "") -> str:
     lines = []
     for field in dataclasses.fields(values):
         value = getattr(values, field.name)
-        if isinstance(value, dict) or dataclasses.is_dataclass(value):
+        if (isinstance(value, dict) and field.name in GROUPS_WITH_TARGET) or dataclasses.is_dataclass(value):
             continue
         default = "required" if value == "???" else f"default: {value}"
         meaning = f"{comments[field.name]} " if field.name in comments else ""

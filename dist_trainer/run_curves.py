@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 from numpy.typing import NDArray
+from tensorboard.backend.event_processing.directory_watcher import DirectoryDeletedError
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dist_trainer.cli import small_text
@@ -65,7 +66,10 @@ def read_curve(run: Path, settings: dict[str, Any], metric: str) -> RunCurve:
     """`metric`: a tag, or the part behind env/. Raises ConfigError if the run has no such curve (yet)."""
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it says that a file was cut, as a resume does
     events = EventAccumulator(str(run / TENSORBOARD_FOLDER), size_guidance={"scalars": 0, "images": 1, "histograms": 1})
-    events.Reload()
+    try:
+        events.Reload()
+    except DirectoryDeletedError:
+        raise ConfigError("metric", metric, f"{run} has no curves: its training ended before they began") from None
     tags = events.Tags()["scalars"]
     tag = metric if metric in tags else ENV + metric
     if tag not in tags:

@@ -93,12 +93,14 @@ class CompareConfig:
 class BenchmarkConfig:
     """`python -m dist_trainer benchmark`; other settings are those of all trainings."""
 
-    optimizers: list[str] = field(default_factory=lambda: ["muon", "psgd_kron", "newton_psgd", "soap", "adamw"])
+    optimizers: list[str] = field(  # files of configs/optimizer, with their defaults
+        default_factory=lambda: ["muon", "psgd_kron", "newton_psgd", "soap", "adamw"]
+    )
     envs: Any = "all"  # of the suite: all | a list such as [cartpole,breakout]
     suite: str = "cpu"  # a file in configs/benchmark: environments, their steps, what is asked of them
     seeds: int = 5  # of each optimizer in each environment
     budget: float = 1.0  # times the suite's steps
-    tuned: dict[str, str] = field(default_factory=dict)  # optimizer: file of settings, as sweep writes it
+    tuned: dict[str, str] = field(default_factory=dict)  # settings for each, too: {muon:runs/sweep-x/tuned/best.yaml}
     sensitivity: dict[str, Any] = field(default_factory=dict)  # setting: factors, such as {optimizer.lr:[0.25,4]}
     sensitivity_seeds: int = 2  # of each of these
     folder: str = "runs/benchmark"  # of runs, which are not repeated, and of the report

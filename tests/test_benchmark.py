@@ -11,18 +11,20 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
-from dist_trainer.benchmark import plan_benchmark
+from dist_trainer.benchmark import _note_grid, plan_benchmark
 from dist_trainer.benchmark_grid import Grid, load_suite
 from dist_trainer.benchmark_page import page
 from dist_trainer.benchmark_pictures import pictures
 from dist_trainer.benchmark_report import make_report
-from dist_trainer.benchmark_results import Result, mean_over_training
+from dist_trainer.benchmark_results import NO_EPISODE, Result, mean_over_training, read_result
 from dist_trainer.benchmark_text import markdown
 from dist_trainer.errors import ConfigError
 from dist_trainer.run_curves import RunCurve
@@ -108,6 +110,44 @@ def test_a_run_that_fails_is_told_and_counts_as_a_random_player(tmp_path: Path) 
     assert re.search(r"- cartpole, sgd optimizer.lr=.*, seed 1: TrainingDiverged", text)
 
 
+def evaluation_of(folder: Path) -> int | None:
+    """The process that evaluates a run of this folder."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            words = path.read_bytes().split(b"\0")
+            if b"evaluate" in words and any(str(folder).encode() in word for word in words):
+                return int(path.parent.name)
+    return None
+
+
+def test_ctrl_c_while_a_run_is_evaluated_is_no_failure(tmp_path: Path) -> None:
+    settings = ["envs=[game2048]", "optimizers=[muon]", "budget=0.0001", "workers=1"]
+    first = subprocess.Popen(command(tmp_path, *settings), stdout=subprocess.DEVNULL, start_new_session=True)
+    until = time.monotonic() + 120
+    while not (evaluation := evaluation_of(tmp_path)) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert evaluation and os.getpgid(evaluation) != os.getpgid(first.pid), "a terminal's Ctrl-C does not reach it"
+    os.killpg(first.pid, signal.SIGINT)
+    assert first.wait(60) == 3 and not list(tmp_path.glob("runs/*/*/*/failed.json"))
+    assert not evaluation_of(tmp_path)
+    again = subprocess.run(command(tmp_path, *settings), capture_output=True, text=True, timeout=200, check=False)
+    assert again.returncode == 0 and "game2048, muon, seed 1: done" in again.stdout
+
+
+def test_runs_without_a_curve_or_without_a_score_are_told(tmp_path: Path) -> None:
+    (run,) = plan_benchmark([f"folder={tmp_path}", "envs=[hvac]", "optimizers=[muon]", "seeds=1"]).grid.runs
+    run.folder.mkdir(parents=True)
+    (run.folder / "score.json").write_text(json.dumps({"means": {"episode_return": -100.0}}))
+    result = read_result(run)
+    assert result.score == -100 and result.curve_mean == 0 and math.isinf(result.steps_to_score) and not result.failed
+    (run.folder / "score.json").write_text(json.dumps({"means": {"episode_return": math.nan}}))
+    result = read_result(run)
+    assert result.failed == NO_EPISODE and result.normalized == 0
+    (run.folder / "score.json").unlink()
+    (run.folder / "failed.json").write_text(json.dumps({"attempts": 2, "reason": "killed at once"}))
+    assert read_result(run).failed == "killed at once"
+
+
 # --- What is said of them --------------------------------------------------------------------------------------------
 
 
@@ -171,6 +211,32 @@ def test_the_report_says_what_the_statistics_say(tmp_path: Path) -> None:
     assert partial.parts[0].standings[0].mean.point == pytest.approx(0.45, abs=0.05), "the mean over the training"
 
 
+def test_of_one_seed_nothing_is_sure(tmp_path: Path) -> None:
+    settings = ["optimizers=[muon,adamw]", "envs=[cartpole,tmaze]", "seeds=1", f"folder={tmp_path}"]
+    grid = plan_benchmark(settings).grid
+    report = make_report(grid, made_up(grid, {"muon": 0.9, "adamw": 0.4}), "final")
+    text = markdown(report)
+    assert "(1 seed)" in text and "One seed: no interval can be told" in text
+    assert "| muon |  | 1.00 |" in text and "*" not in text and "nan" not in text
+    assert "nan" not in page(report, pictures(report)).partition("base64")[0]
+    bare = [replace(r, curve=None, steps_to_score=math.inf, seconds_to_score=math.inf) for r in report.results]
+    without = make_report(grid, bare, "final")
+    assert len(pictures(without)) == 2 and "nan" not in markdown(without), "no episode ended in the training"
+
+
+def test_a_run_that_diverged_never_gets_there(tmp_path: Path) -> None:
+    """It is no run that was not watched for longer: of five, of which three diverge at once, half never get there."""
+    grid = plan_benchmark(["optimizers=[muon]", "envs=[cartpole]", "seeds=5", f"folder={tmp_path}"]).grid
+    results = made_up(grid, {"muon": 1.0})
+    for index in range(3):
+        short = RunCurve(Path(), {}, "episode_return", np.array([10]), np.array([1.0]), np.array([20.0]))
+        results[index] = replace(
+            results[index], curve=short, steps_to_score=math.inf, seconds_to_score=math.inf, failed="diverged"
+        )
+    (standing,) = make_report(grid, results, "final").parts[0].tasks
+    assert standing.reached == 2 and math.isinf(standing.median_steps) and math.isinf(standing.median_seconds)
+
+
 def test_the_mean_over_the_training_weighs_by_steps() -> None:
     curve = RunCurve(Path(), {}, "x", np.array([10, 20, 60]), np.array([1.0, 2, 3]), np.array([1.0, 2, 3]))
     assert mean_over_training(curve) == pytest.approx((10 * 1 + 10 * 2 + 40 * 3) / 60)
@@ -184,9 +250,34 @@ def test_tuned_settings_come_from_a_file(tmp_path: Path) -> None:
     assert tuned.settings == ("optimizer=muon", "optimizer.lr=0.03", "ppo.gamma=0.98", "ppo.target_kl=null")
 
 
+def test_what_a_sweep_has_found_can_be_compared(tmp_path: Path) -> None:
+    """Its file names the groups' files too: the environment is the run's own, the optimizer must be the same."""
+    content = {
+        "defaults": [
+            {"override /env": "breakout"},
+            {"override /policy": "mlp"},
+            {"override /optimizer": "muon"},
+            "_self_",
+        ],
+        "optimizer": {"lr": 0.03},
+        "precision": "bfloat16",
+    }
+    file = tmp_path / "a, best.yaml"
+    file.write_text("# @package _global_\n" + yaml.safe_dump(content))
+    chosen = ["optimizers=[muon]", "envs=[cartpole]"]
+    (tuned,) = plan_benchmark([*chosen, f"tuned={{muon:'{file}'}}"]).grid.part("tuned")
+    assert tuned.settings == ("optimizer=muon", "policy='mlp'", "optimizer.lr=0.03", "precision='bfloat16'")
+    with pytest.raises(ConfigError, match=r"tuned\.adamw=.* holds settings of another optimizer"):
+        plan_benchmark([*chosen, f"tuned={{adamw:'{file}'}}"])
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
+        ("envs=null", "envs=None: must be all, or a list"),
+        ("envs=5", "envs=5: must be all, or a list"),
+        ("budget=inf", "budget=inf: must be above 0"),
+        ("folder=", "folder=: must not be empty"),
         ("optimizers=[moun]", "optimizers=moun: did you mean muon"),
         ("envs=[cartpol]", "envs=cartpol: .*did you mean cartpole"),
         ("suite=gpu9", "suite=gpu9: .*valid: "),
@@ -210,6 +301,23 @@ def test_folders_do_not_mix_what_cannot_be_compared(tmp_path: Path) -> None:
     (tmp_path / "benchmark.yaml").write_text(json.dumps({"budget": 0.5, "settings": []}))
     done = subprocess.run(command(tmp_path), capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "holds runs with budget=0.5" in done.stderr
+
+
+def test_a_folder_keeps_to_its_tuned_settings_and_takes_more_contestants(tmp_path: Path) -> None:
+    file, folder = tmp_path / "best.yaml", tmp_path / "bench"
+    file.write_text("optimizer: {lr: 0.03}")
+    chosen = [f"folder={folder}", "envs=[cartpole]"]
+    _note_grid(plan_benchmark([*chosen, "optimizers=[muon]", f"tuned={{muon:{file}}}"]), folder)
+    _note_grid(plan_benchmark([*chosen, "optimizers=[adamw,muon]"]), folder)
+    file.write_text("optimizer: {lr: 0.04}")
+    with pytest.raises(ConfigError, match=r"muon tuned=.*lr=0\.04.* holds runs with .*lr=0\.03.*; use another folder"):
+        _note_grid(plan_benchmark([*chosen, "optimizers=[muon]", f"tuned={{muon:{file}}}"]), folder)
+
+
+def test_a_folder_that_cannot_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"folder=.*file.*: cannot be written: "):
+        _note_grid(plan_benchmark(["envs=[cartpole]"]), tmp_path / "file" / "bench")
 
 
 def test_every_environment_of_the_suite_is_one_that_trains() -> None:
