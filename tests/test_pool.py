@@ -127,7 +127,7 @@ def test_episode_statistics_equal_an_independent_sum(name: str) -> None:
     rows = len(buffers["rewards"])
     returns, lengths, total = np.zeros(rows), np.zeros(rows), np.zeros(3)
     ended = 0.0
-    for index in range(1, 601):
+    for index in range(1, 1051):
         acts = ~buffers["resting"] if "resting" in buffers else np.ones(rows, bool)
         step(name, pool)
         returns += buffers["rewards"]
