@@ -94,9 +94,9 @@ inline constexpr int kWaveEvery = 24, kFirstWave = 4, kWaveFootmen = 2, kWaveArc
 inline constexpr int kSight = 4;  // in which creeps see enemies
 
 // Rewards. What a team gains by buildings the other one loses; the rest is each hero's own.
-inline constexpr float kWinReward = 5, kTowerReward = 0.6F, kAncientReward = 1.2F;  // the latter two by shares of health
-inline constexpr float kKillReward = 0.4F, kDeathReward = -0.4F, kLastHitReward = 0.06F;
-inline constexpr float kExperienceReward = 0.002F;  // for each point
+inline constexpr float kWinReward = 5, kTowerReward = 0.6F, kAncientReward = 2;  // the latter two by shares of health
+inline constexpr float kKillReward = 0.4F, kDeathReward = -0.4F, kLastHitReward = 0.02F;
+inline constexpr float kExperienceReward = 0.0004F;  // for each point
 inline constexpr float kAdvanceReward = 0.01F;      // for each cell nearer to the enemy's ancient
 
 }  // namespace dist_trainer::moba
