@@ -1,8 +1,8 @@
 // Prints the MOBA's rules as Markdown, for cpp_envs/MOBA.md: see world_rules.py.
+#include "envs/parts/moba_rules.h"
+
 #include <cstdio>
 #include <string>
-
-#include "envs/parts/moba_rules.h"
 
 using namespace dist_trainer::moba;
 
@@ -10,10 +10,14 @@ namespace {
 
 const char* name_of(Aim aim) {
   switch (aim) {
-    case Aim::kEnemy: return "target";
-    case Aim::kAround: return "enemies around";
-    case Aim::kAllies: return "allies around, oneself";
-    default: return "oneself";
+    case Aim::kEnemy:
+      return "target";
+    case Aim::kAround:
+      return "enemies around";
+    case Aim::kAllies:
+      return "allies around, oneself";
+    default:
+      return "oneself";
   }
 }
 
@@ -39,28 +43,38 @@ void print_roles() {
       std::puts("");
     }
   }
-  std::printf("\nDamage, healing and shield grow by %d %% for each level beyond the first, and by %d %% for each crystal. ",
-              kSkillGrowth, kCrystalPower);
-  std::printf("Shields last %d steps. A dash goes towards the target, or home if it is at oneself. Skills do not touch "
-              "buildings.\n\n", kShieldTime);
+  std::printf(
+      "\nDamage, healing and shield grow by %d %% for each level beyond the first, and by %d %% for each crystal. ",
+      kSkillGrowth, kCrystalPower);
+  std::printf(
+      "Shields last %d steps. A dash goes towards the target, or home if it is at oneself. Skills do not touch "
+      "buildings.\n\n",
+      kShieldTime);
 }
 
 void print_things() {
   std::puts("### Buildings and creeps\n\n| | health | damage | range |\n|---|---|---|---|");
   for (const Building& each : kBuildingKinds) {
-    std::printf("| %s%s | %d | %d | %d |\n", each.name, each.name[0] == 'a' ? "" : " tower", each.health, each.damage, each.range);
+    std::printf("| %s%s | %d | %d | %d |\n", each.name, each.name[0] == 'a' ? "" : " tower", each.health, each.damage,
+                each.range);
   }
-  for (const Creep& each : kCreepKinds) std::printf("| %s | %d | %d | %d |\n", each.name, each.health, each.damage, each.range);
-  std::printf("\nAll attack every %d steps. A wave of %d footmen and %d archer comes down each lane every %d steps, first in step "
-              "%d. Creeps go for what is nearest of what they see within %d cells.\n\n", kAttackEvery, kWaveFootmen, kWaveArchers,
-              kWaveEvery, kFirstWave, kSight);
-  std::puts("### Items\n\nBought at home.\n\n| item | price | for each one held | at most | does |\n|---|---|---|---|---|");
-  const std::string does[kItems] = {"damage + " + std::to_string(kBladeDamage), "health + " + std::to_string(kMailHealth),
-                                    "mana + " + std::to_string(kCrystalMana) + ", skills + " + std::to_string(kCrystalPower) + " %",
-                                    "when drunk: health + " + std::to_string(kElixirHealth) + ", mana + " + std::to_string(kElixirMana)};
+  for (const Creep& each : kCreepKinds)
+    std::printf("| %s | %d | %d | %d |\n", each.name, each.health, each.damage, each.range);
+  std::printf(
+      "\nAll attack every %d steps. A wave of %d footmen and %d archer comes down each lane every %d steps, first in "
+      "step "
+      "%d. Creeps go for what is nearest of what they see within %d cells.\n\n",
+      kAttackEvery, kWaveFootmen, kWaveArchers, kWaveEvery, kFirstWave, kSight);
+  std::puts(
+      "### Items\n\nBought at home.\n\n| item | price | for each one held | at most | does |\n|---|---|---|---|---|");
+  const std::string does[kItems] = {
+      "damage + " + std::to_string(kBladeDamage), "health + " + std::to_string(kMailHealth),
+      "mana + " + std::to_string(kCrystalMana) + ", skills + " + std::to_string(kCrystalPower) + " %",
+      "when drunk: health + " + std::to_string(kElixirHealth) + ", mana + " + std::to_string(kElixirMana)};
   for (int item = 0; item < kItems; ++item) {
     const Ware& ware = kWares[static_cast<std::size_t>(item)];
-    std::printf("| %s | %d | + %d | %d | %s |\n", ware.name, ware.price, ware.price_growth, ware.most, does[item].c_str());
+    std::printf("| %s | %d | + %d | %d | %s |\n", ware.name, ware.price, ware.price_growth, ware.most,
+                does[item].c_str());
   }
 }
 
@@ -75,20 +89,24 @@ void print_numbers() {
   std::printf("| who shares it | heroes of the other team within %d cells, in equal parts |\n", kExperienceRange);
   std::printf("| from level n to the next | %d n experience; %d levels |\n", experience_for(1), kMaxLevel);
   std::printf("| regeneration | 1 health and 1 mana every %d steps |\n", kRegenerateEvery);
-  std::printf("| within %d cells of the fountain | %d %% of health and mana in every step |\n", kHomeRange, kHomePercent);
-  std::printf("| a dead hero is back after | %d steps, %d more for each level, 1 more for every %d steps of the game |\n", kRespawn,
-              kRespawnGrowth, kRespawnLater);
+  std::printf("| within %d cells of the fountain | %d %% of health and mana in every step |\n", kHomeRange,
+              kHomePercent);
+  std::printf(
+      "| a dead hero is back after | %d steps, %d more for each level, 1 more for every %d steps of the game |\n",
+      kRespawn, kRespawnGrowth, kRespawnLater);
   std::puts("\n### Rewards\n\n| for | reward |\n|---|---|");
   std::printf("| the ancient of the others, or of one's own | +- %g |\n", static_cast<double>(kWinReward));
   std::printf("| being ahead, or behind, when time is over | +- %g |\n", static_cast<double>(kWinReward / 2));
   std::printf("| damage to a tower, by its share of the health (the whole team; minus for one's own) | %g |\n",
               static_cast<double>(kTowerReward));
   std::printf("| the same of an ancient | %g |\n", static_cast<double>(kAncientReward));
-  std::printf("| a hero killed; one's own death | %g; %g |\n", static_cast<double>(kKillReward), static_cast<double>(kDeathReward));
+  std::printf("| a hero killed; one's own death | %g; %g |\n", static_cast<double>(kKillReward),
+              static_cast<double>(kDeathReward));
   std::printf("| a last hit on a creep | %g |\n| a point of experience | %g |\n", static_cast<double>(kLastHitReward),
               static_cast<double>(kExperienceReward));
-  std::printf("| a cell nearer to the enemy's ancient (minus for one farther; nothing for dying and coming back) | %g |\n",
-              static_cast<double>(kAdvanceReward));
+  std::printf(
+      "| a cell nearer to the enemy's ancient (minus for one farther; nothing for dying and coming back) | %g |\n",
+      static_cast<double>(kAdvanceReward));
 }
 
 }  // namespace

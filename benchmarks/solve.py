@@ -64,6 +64,10 @@ RISE = {
     "tetris": Goal(2e7, metric="lines"),
     "connect4": Goal(1e7, metric="points", settings=("env.params.opponent=4",)),
     "quadrotors": Goal(1.2e6, metric="in_time", settings=("total_envs=128",), evaluation=("episodes=20",)),
+    "moba": Goal(3e6, metric="points", settings=("total_envs=64", "ppo.minibatches=4", "env.params.opponent=3")),
+    "mmo": Goal(
+        2e5, metric="min_comb_prof", settings=("total_envs=8", "ppo.minibatches=4"), evaluation=("episodes=16",)
+    ),
 }
 
 

@@ -16,7 +16,7 @@ from dist_trainer.help import OVERVIEW, verb_help
 from dist_trainer.includes import flags_text
 from dist_trainer.plan import job_text, launched, learner_is_first, plan_doctor, plan_train
 from dist_trainer.plan_evaluate import plan_evaluate
-from dist_trainer.process import deny_writing_to_others, end_with_torchrun
+from dist_trainer.process import deny_writing_to_others, end_with_torchrun, wait_without_spinning
 from dist_trainer.sweep_plan import plan_sweep, study_text
 
 FIRST_LEARNER_SPEAKS_S = 10.0
@@ -155,6 +155,7 @@ def tell(text: str) -> None:
 def main() -> int:
     """Exit status 0: done; 1: failed; 2: a mistake in the command or the configuration, told in one line."""
     deny_writing_to_others()
+    wait_without_spinning()
     rank = os.environ.get("RANK", "0")
     verb, *arguments = sys.argv[1:] or ["--help"]
     try:

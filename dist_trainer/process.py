@@ -34,3 +34,9 @@ def deny_writing_to_others() -> None:
     """Whatever the umask allows, files and folders that this process makes can not be written by everybody."""
     before = os.umask(0o077)
     os.umask(before | OTHERS_WRITE)
+
+
+def wait_without_spinning() -> None:
+    """OpenMP's threads sleep while they wait for each other, unless the user says otherwise: spinning ones keep those
+    that they wait for from a core that something else uses too. To be called before torch is imported."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -74,14 +74,14 @@ def test_agents_are_where_the_picture_says(name: str) -> None:
     """Those of many agents; there is something to be seen."""
     pool = make_pool(name)
     height, width = _cpp_envs.spec(name, {}).picture
-    if name not in ("snake", "quadrotors"):
+    if name not in ("snake", "quadrotors", "moba", "mmo"):
         assert pool.places(0) is None
         return
     for _ in range(5):
         places, picture = pool.places(0), pool.render(0)
         assert places is not None and places.shape == (_cpp_envs.spec(name, {}).num_agents, 2)
         shown = places[places[:, 0] >= 0]
-        assert len(shown) > 10 and (shown < [width, height]).all() and (shown[:, 1] > 26).all()
+        assert len(shown) >= 5 and (shown < [width, height]).all() and (shown[:, 1] > 26).all()
         panel = (30, 39, 58)  # kPanel of palette.h: where nothing is
         x, y = shown.astype(int).T
         assert (picture[y, x] != panel).any(1).mean() > 0.9

@@ -70,8 +70,8 @@ struct Mmo {
     auto next = out.begin();
     for (int i = 0; i < params.agents; ++i) {
       const mmo::Record record = world.record_of_step(i);
-      for (const float value : {std::min(record.combat, record.profession), record.combat, record.profession, record.gold,
-                                record.equipment, record.traded}) {
+      for (const float value : {std::min(record.combat, record.profession), record.combat, record.profession,
+                                record.gold, record.equipment, record.traded}) {
         *next++ = value;
       }
       for (int cause = 0; cause < mmo::kCauses; ++cause) *next++ = static_cast<float>(record.cause == cause);

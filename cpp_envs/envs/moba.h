@@ -1,6 +1,6 @@
 // A MOBA: two teams of five heroes with roles of their own, three lanes, creeps, towers, an ancient to destroy. Every
-// rule and number is in cpp_envs/MOBA.md; they live in parts/moba_rules.h, what happens in a step in parts/moba_world.h.
-// With `opponent` there are five agents against a script of that strength; without, ten: self-play.
+// rule and number is in cpp_envs/MOBA.md; they live in parts/moba_rules.h, what happens in a step in
+// parts/moba_world.h. With `opponent` there are five agents against a script of that strength; without, ten: self-play.
 // All agents see the map as the team in the south-west sees it. Dead heroes wait, and have one legal choice.
 // Solved: half of the points (1 for a win) against the strongest script, which is what that script reaches.
 #pragma once
@@ -23,7 +23,8 @@ struct Moba {
     int max_steps = 1000;
     float dense = 1;
     void visit(auto&& field) {
-      field("opponent", opponent, 0, 3, "0: self-play of ten agents; else the strength of the script of the other team");
+      field("opponent", opponent, 0, 3,
+            "0: self-play of ten agents; else the strength of the script of the other team");
       field("oracle", oracle, 0, 3, "0: agents act; else this script acts for them, whatever they choose");
       field("lineup", lineup, 0, 2, "roles: 0 each once in both teams, 1 drawn and the same in both, 2 drawn for each");
       field("max_steps", max_steps, 50, 100'000, "then the team wins whose buildings have more health left");

@@ -36,8 +36,9 @@ inline void check_places(const World& world) {
     require(occupant[unit.cell.at()] == Units::kFree, "two in one place, or in the woods", i);
     occupant[unit.cell.at()] = static_cast<std::uint8_t>(i + 1);
     const bool building = Units::is_building(i), creep = Units::is_creep(i);
-    view[Units::index(2 * Units::team_of(i))][unit.cell.seen_by(Units::team_of(i)).at()] =
-        building ? 192 : creep ? 64 : 128;
+    view[Units::index(2 * Units::team_of(i))][unit.cell.seen_by(Units::team_of(i)).at()] = building ? 192
+                                                                                           : creep  ? 64
+                                                                                                    : 128;
     const int enemy = 1 - Units::team_of(i);
     view[Units::index(2 * enemy + 1)][unit.cell.seen_by(enemy).at()] = building ? 255 : creep ? 85 : 170;
   }
@@ -55,7 +56,8 @@ inline void check_heroes(const World& world) {
     const Role& role = kRoles[Units::index(hero.role)];
     require((hero.respawn > 0) != body.alive(), "dead and alive", h);
     require(hero.level >= 1 && hero.level <= kMaxLevel && hero.experience >= 0 &&
-                (hero.level == kMaxLevel || hero.experience < 60 * hero.level), "experience", h);
+                (hero.level == kMaxLevel || hero.experience < 60 * hero.level),
+            "experience", h);
     require(hero.mana >= 0 && hero.mana <= hero.most_mana && hero.shield >= 0, "mana, or a shield", h);
     require(hero.shield_left >= 0 && hero.shield_left <= kShieldTime, "time of a shield", h);
     for (int s = 0; s < 3; ++s) {
@@ -74,7 +76,8 @@ inline void check_heroes(const World& world) {
     for (int b = 1; b < kTeamBuildings; ++b) known += world.building(1 - h / kTeamHeroes, b).alive() ? 0 : kTowerGold;
     const int bounties = hero.earned - known;
     require(bounties % 10 == 0 && bounties >= hero.kills * (kKillGold + kKillLevelGold) &&
-                bounties <= hero.kills * (kKillGold + kMaxLevel * kKillLevelGold), "gold from nowhere", h);
+                bounties <= hero.kills * (kKillGold + kMaxLevel * kKillLevelGold),
+            "gold from nowhere", h);
     require(body.most_health == role.health + (hero.level - 1) * role.health_growth + 70 * hero.items[kMail] &&
                 body.damage == role.damage + (hero.level - 1) * role.damage_growth + 7 * hero.items[kBlade] &&
                 hero.most_mana == role.mana + (hero.level - 1) * role.mana_growth + 40 * hero.items[kCrystal],
@@ -86,9 +89,11 @@ inline void check_game(const World& world) {
   for (int team = 0; team < kTeams; ++team) {
     for (const int inner : {1, 3, 5}) {
       const Unit& tower = world.building(team, inner);
-      require(!world.building(team, inner + 1).alive() || tower.health == tower.most_health, "an inner tower hit", inner);
+      require(!world.building(team, inner + 1).alive() || tower.health == tower.most_health, "an inner tower hit",
+              inner);
     }
-    const bool closed = world.building(team, 1).alive() && world.building(team, 3).alive() && world.building(team, 5).alive();
+    const bool closed =
+        world.building(team, 1).alive() && world.building(team, 3).alive() && world.building(team, 5).alive();
     const Unit& ancient = world.building(team, 0);
     require(!closed || ancient.health == ancient.most_health, "an ancient hit behind its towers", team);
     int kills = 0, deaths = 0;
@@ -118,8 +123,9 @@ inline void exercise(long long agents_steps) {
       std::array<Choice, kHeroes> choices;
       for (int h = 0; h < kHeroes; ++h) {
         const int script = kScripts[games % 5][h / kTeamHeroes];
-        choices[Units::index(h)] = script > 0 && rng.below(8) > 0 ? Script(world, h, script, rng).choose()
-                                                                  : Choice{rng.below(kMoves), rng.below(kActs), rng.below(kTargets)};
+        choices[Units::index(h)] = script > 0 && rng.below(8) > 0
+                                       ? Script(world, h, script, rng).choose()
+                                       : Choice{rng.below(kMoves), rng.below(kActs), rng.below(kTargets)};
       }
       std::array<float, kHeroes> dense{}, end{};
       world.step(choices, dense, end, rng);
@@ -136,8 +142,8 @@ inline void exercise(long long agents_steps) {
     }
   }
   require(games < 5 || (fallen > 0 && bought > 0 && felled > 0), "no game went far", games);
-  std::printf("moba: %lld steps of agents in %d games (%d ancients fell, %d heroes killed): all invariants held\n", done,
-              games, fallen, felled);
+  std::printf("moba: %lld steps of agents in %d games (%d ancients fell, %d heroes killed): all invariants held\n",
+              done, games, fallen, felled);
 }
 
 }  // namespace dist_trainer::moba

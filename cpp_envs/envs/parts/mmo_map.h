@@ -1,5 +1,5 @@
-// The MMO's map of 64 x 64 cells, made from random numbers: lakes, cliffs, meadows, woods and hills, a town in the middle,
-// and what can be gathered where. The farther from the town, the higher the levels.
+// The MMO's map of 64 x 64 cells, made from random numbers: lakes, cliffs, meadows, woods and hills, a town in the
+// middle, and what can be gathered where. The farther from the town, the higher the levels.
 #pragma once
 
 #include <algorithm>
@@ -94,11 +94,11 @@ struct Map {
       for (int x = 0; x < kSide; ++x) {
         const int cell = cell_at(x, y);
         const float height = 0.65F * coarse(x, y) + 0.35F * fine(x, y), moisture = wet(x, y);
-        ground[at(cell)] = height < 0.31F      ? kWater
-                           : height > 0.76F    ? kCliff
-                           : height > 0.62F    ? kHills
-                           : moisture > 0.52F  ? kWoods
-                                               : kMeadow;
+        ground[at(cell)] = height < 0.31F     ? kWater
+                           : height > 0.76F   ? kCliff
+                           : height > 0.62F   ? kHills
+                           : moisture > 0.52F ? kWoods
+                                              : kMeadow;
         if (distance(cell, kMiddle) <= kTown - 2) ground[at(cell)] = kStreets;
       }
     }
@@ -168,8 +168,8 @@ struct Map {
     int end = 0;
     for (int cell = 0; cell < kCells; ++cell) {
       if (!walkable(cell)) continue;
-      const bool there = goal == kToWater ? is_shore(cell)
-                                          : node_at[at(cell)] >= 0 && nodes[at(node_at[at(cell)])].good == goal;
+      const bool there =
+          goal == kToWater ? is_shore(cell) : node_at[at(cell)] >= 0 && nodes[at(node_at[at(cell)])].good == goal;
       if (!there) continue;
       reached[at(cell)] = true;
       queue[at(end++)] = static_cast<std::int16_t>(cell);

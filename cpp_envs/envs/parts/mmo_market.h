@@ -1,5 +1,5 @@
-// The MMO's market: agents offer goods at prices of their own, one piece at a time; who buys gets the cheapest, of equal
-// ones the oldest.
+// The MMO's market: agents offer goods at prices of their own, one piece at a time; who buys gets the cheapest, of
+// equal ones the oldest.
 #pragma once
 
 #include <array>

@@ -12,9 +12,10 @@ inline Board board_of(int width, int height) { return {below_header(width, heigh
 inline Box cell_of(const Board& board, int cell) { return board.cell(column_of(cell), row_of(cell)); }
 
 inline void draw(const World& world, Canvas& canvas) {
-  constexpr std::array<Color, 6> kGrounds{Color{58, 84, 58}, Color{38, 66, 48}, Color{96, 88, 74},
+  constexpr std::array<Color, 6> kGrounds{Color{58, 84, 58},    Color{38, 66, 48},  Color{96, 88, 74},
                                           Color{112, 108, 100}, Color{44, 86, 134}, Color{52, 48, 50}};
-  constexpr std::array<Color, kGoods> kNodes{Color{150, 205, 240}, Color{190, 120, 220}, Color{150, 100, 50}, Color{225, 225, 235}};
+  constexpr std::array<Color, kGoods> kNodes{Color{150, 205, 240}, Color{190, 120, 220}, Color{150, 100, 50},
+                                             Color{225, 225, 235}};
   float best = 0, sum = 0;
   for (int i = 0; i < world.count; ++i) {
     const Agent& agent = world.agents[World::at(i)];
@@ -22,7 +23,8 @@ inline void draw(const World& world, Canvas& canvas) {
     sum += level;
     best = std::max(best, level);
   }
-  draw_header(canvas, Label("LEVEL ", Decimal{static_cast<double>(sum) / world.count}, " BEST ", static_cast<int>(best)),
+  draw_header(canvas,
+              Label("LEVEL ", Decimal{static_cast<double>(sum) / world.count}, " BEST ", static_cast<int>(best)),
               Label("STEP ", world.time));
   const Board board = board_of(canvas.width(), canvas.height());
   for (int y = 0; y < kSide; ++y) {
@@ -41,13 +43,15 @@ inline void draw(const World& world, Canvas& canvas) {
     const Point middle = cell_of(board, creature.cell).center();
     const float side = 0.6F * board.side();
     const Color color = mix(palette::kGold, palette::kDanger, static_cast<float>(creature.level) / kMostDanger);
-    canvas.polygon({{middle.x, middle.y - side}, {middle.x + side, middle.y + side}, {middle.x - side, middle.y + side}}, color);
+    canvas.polygon(
+        {{middle.x, middle.y - side}, {middle.x + side, middle.y + side}, {middle.x - side, middle.y + side}}, color);
   }
   for (int i = 0; i < world.count; ++i) {
     const Agent& agent = world.agents[World::at(i)];
     const Point middle = cell_of(board, agent.cell).center();
     canvas.disc(middle, 0.55F * board.side(), palette::kBackground);
-    canvas.disc(middle, 0.45F * board.side(), mix(palette::kAgent, palette::kText, static_cast<float>(world.combat(agent)) / 10));
+    canvas.disc(middle, 0.45F * board.side(),
+                mix(palette::kAgent, palette::kText, static_cast<float>(world.combat(agent)) / 10));
     if (agent.acted >= kMelee && agent.acted <= kMagic && world.find_foe(i, 3) != World::kNobody) {
       canvas.ring(middle, 0.8F * board.side(), 1.5F, palette::kOrange);
     }

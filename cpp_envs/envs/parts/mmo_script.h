@@ -8,7 +8,8 @@ namespace dist_trainer::mmo {
 
 class Script {
  public:
-  Script(const World& world, int agent, Rng& rng) : world_(world), i_(agent), me_(world.agents[World::at(agent)]), rng_(rng) {}
+  Script(const World& world, int agent, Rng& rng)
+      : world_(world), i_(agent), me_(world.agents[World::at(agent)]), rng_(rng) {}
 
   Choice choose() {
     const int health = 100 * me_.health / world_.most_health(me_);
@@ -45,7 +46,9 @@ class Script {
   // Gathers if it can, else goes to where there is some.
   Choice seek(int good) const {
     if (world_.find_node(me_.cell, good) >= 0) return {kStay, kGather, 0, 0};
-    const int act = threat(3) ? strike().act : world_.find_node(me_.cell) >= 0 ? static_cast<int>(kGather) : static_cast<int>(kNoAct);
+    const int act = threat(3)                         ? strike().act
+                    : world_.find_node(me_.cell) >= 0 ? static_cast<int>(kGather)
+                                                      : static_cast<int>(kNoAct);
     const int direction = way(good);
     return {direction == kStay || rng_.below(6) == 0 ? rng_.below(kDirections) : direction, act, 0, 0};
   }
@@ -76,7 +79,9 @@ class Script {
       if (foe < World::kFirstCreature) continue;
       const int against = world_.creatures[World::at(foe - World::kFirstCreature)].style;
       const int damage = kDamage + kLevelDamage * me_.styles[World::at(style)].level + kWeaponDamage * me_.equipment[0];
-      const int value = damage * (is_strong(style, against) ? kStrongPercent : is_strong(against, style) ? kWeakPercent : 100) +
+      const int value = damage * (is_strong(style, against)   ? kStrongPercent
+                                  : is_strong(against, style) ? kWeakPercent
+                                                              : 100) +
                         40 * me_.styles[World::at(style)].level;
       if (value > most) {
         most = value;

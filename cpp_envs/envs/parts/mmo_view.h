@@ -10,7 +10,8 @@ namespace dist_trainer::mmo {
 inline constexpr int kView = 9, kReach = kView / 2, kWindow = kView * kView;
 inline constexpr int kShownCreatures = 3, kShownAgents = 2;
 inline constexpr int kOwnBytes = 60;
-inline constexpr int kBytes = 2 * kWindow + 7 * kShownCreatures + 6 * kShownAgents + 2 * kGoals + 2 * kGoods + kOwnBytes;
+inline constexpr int kBytes =
+    2 * kWindow + 7 * kShownCreatures + 6 * kShownAgents + 2 * kGoals + 2 * kGoods + kOwnBytes;
 
 // The window's cells but the middle, the nearest first.
 inline constexpr std::array<std::uint8_t, kWindow - 1> kNearestFirst = [] {
@@ -44,7 +45,8 @@ class View {
     const std::uint8_t* window = nullptr;
     for (const auto* plane : {&world_.ground, &world_.beings}) {
       window = out;
-      for (int row = 0; row < kView; ++row, out += kView) std::copy_n(&(*plane)[World::at(corner + row * kStride)], kView, out);
+      for (int row = 0; row < kView; ++row, out += kView)
+        std::copy_n(&(*plane)[World::at(corner + row * kStride)], kView, out);
     }
     out = near(agent, corner, window, out);
     for (int goal = 0; goal < kGoals; ++goal) {  // the way there
@@ -121,11 +123,13 @@ class View {
       const int to = agent.cell + step;
       *out++ = world_.map.walkable(to) && world_.occupant[World::at(to)] < World::kFirstCreature ? 255 : 0;
     }
-    for (int style = 0; style < kStyles; ++style) *out++ = world_.find_foe(i, kStyleRules[World::at(style)].range) ? 255 : 0;
+    for (int style = 0; style < kStyles; ++style)
+      *out++ = world_.find_foe(i, kStyleRules[World::at(style)].range) ? 255 : 0;
     const int node = world_.find_node(agent.cell);
     *out++ = node >= 0 ? byte(255 * world_.gather_percent(agent, world_.map.nodes[World::at(node)]) / 100) : 0;
     *out++ = node >= 0 ? byte(30 * world_.map.nodes[World::at(node)].level) : 0;
-    for (int good = 0; good < kGoods; ++good) *out++ = node >= 0 && world_.map.nodes[World::at(node)].good == good ? 255 : 0;
+    for (int good = 0; good < kGoods; ++good)
+      *out++ = node >= 0 && world_.map.nodes[World::at(node)].good == good ? 255 : 0;
     return std::fill_n(out, kOwnBytes - (out - begin), std::uint8_t{0});
   }
 };

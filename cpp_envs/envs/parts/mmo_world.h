@@ -50,7 +50,7 @@ struct World {
   Market market;
   std::array<Agent, kMostAgents> agents;
   std::array<Creature, kCreatures> creatures;
-  std::array<Record, kMostAgents> ended;  // of lives that ended in this step
+  std::array<Record, kMostAgents> ended;      // of lives that ended in this step
   std::array<std::int16_t, kCells> occupant;  // agents from 1 on, creatures from kFirstCreature
   // What agents see of the ground and of who is there, a byte for each cell.
   std::array<std::uint8_t, kCells> ground, beings;
@@ -120,7 +120,8 @@ struct World {
   static float progress(std::span<const Skill> skills) {
     float most = 0;
     for (const Skill& s : skills) {
-      most = std::max(most, static_cast<float>(s.level) + static_cast<float>(s.experience) / static_cast<float>(kLevelExperience * s.level));
+      most = std::max(most, static_cast<float>(s.level) +
+                                static_cast<float>(s.experience) / static_cast<float>(kLevelExperience * s.level));
     }
     return most;
   }
@@ -129,15 +130,19 @@ struct World {
     const Agent& agent = agents[at(i)];
     int equipment = 0;
     for (const int level : agent.equipment) equipment += level;
-    return {.combat = static_cast<float>(combat(agent)), .profession = static_cast<float>(profession(agent)),
-            .gold = static_cast<float>(agent.gold), .equipment = static_cast<float>(equipment),
-            .traded = static_cast<float>(agent.traded), .cause = agent.cause};
+    return {.combat = static_cast<float>(combat(agent)),
+            .profession = static_cast<float>(profession(agent)),
+            .gold = static_cast<float>(agent.gold),
+            .equipment = static_cast<float>(equipment),
+            .traded = static_cast<float>(agent.traded),
+            .cause = agent.cause};
   }
 
   Record record_of_step(int i) const { return ended[at(i)].cause >= 0 ? ended[at(i)] : record_of(i); }
 
-  // The nearest that an agent could fight with a style: creatures, then, if they may, agents. kNobody: there is none.
-  int find_foe(int i, int range) const {
+  // The nearest that an agent could fight within a range: a creature; if `duel`, where there is none as near, an agent
+  // that it may fight. kNobody: there is none.
+  int find_foe(int i, int range, bool duel = false) const {
     const int cell = agents[at(i)].cell;
     int agent = kNobody;
     for (int r = 1; r <= range; ++r) {
@@ -146,7 +151,7 @@ struct World {
         for (int right = -r; right <= r; right += stride) {
           const int other = occupant[at(cell + down * kStride + right)];
           if (other >= kFirstCreature) return other;
-          if (other != kNobody && agent == kNobody && may_duel(i, other - 1)) agent = other;
+          if (duel && other != kNobody && agent == kNobody && may_duel(i, other - 1)) agent = other;
         }
       }
       if (agent != kNobody) return agent;
@@ -155,7 +160,8 @@ struct World {
   }
   // Something to be gathered beside a cell, or on it; -1: none. What is of a good, if it matters.
   int find_node(int cell, int good = -1) const {
-    constexpr std::array<int, 9> kBeside{0, -kStride, 1, kStride, -1, 1 - kStride, 1 + kStride, kStride - 1, -1 - kStride};
+    constexpr std::array<int, 9> kBeside{0,           -kStride,    1,           kStride,     -1,
+                                         1 - kStride, 1 + kStride, kStride - 1, -1 - kStride};
     for (const int step : kBeside) {
       const int node = map.node_at[at(cell + step)];
       if (node >= 0 && map.nodes[at(node)].regrows == 0 && (good < 0 || map.nodes[at(node)].good == good)) return node;
@@ -181,7 +187,8 @@ struct World {
     const int node = map.node_at[at(cell)];
     const Ground under = map.ground[at(cell)];
     if (node >= 0) {
-      ground[at(cell)] = map.nodes[at(node)].regrows > 0 ? 20 : static_cast<std::uint8_t>(90 + 30 * map.nodes[at(node)].good);
+      ground[at(cell)] =
+          map.nodes[at(node)].regrows > 0 ? 20 : static_cast<std::uint8_t>(90 + 30 * map.nodes[at(node)].good);
     } else {
       ground[at(cell)] = under == kCliff ? 255 : under == kWater ? 220 : under == kStreets ? 10 : 0;
     }
@@ -199,7 +206,7 @@ struct World {
     return static_cast<std::uint8_t>(135 + 15 * creature.level);  // up to 255
   }
   bool may_duel(int i, int other) const {
-    return duels_ && danger_of(agents[at(i)].cell) > 0 && danger_of(agents[at(other)].cell) > 0;
+    return duels_ && danger_of(agents[at(i)].cell) >= kLawless && danger_of(agents[at(other)].cell) >= kLawless;
   }
 
   void be_born(int i, Rng& rng) {
@@ -221,8 +228,8 @@ struct World {
     agent.style = i / kGoods % kStyles;
     agent.health = most_health(agent);
     agent.cause = -1;
-    // Somewhere in town: there are more cells than agents (kMostAgents), wells aside.
-    int reach = kTown + 2;
+    // In town, or, if it is crowded, near it.
+    int reach = kTown;
     for (int attempt = 0;; ++attempt) {
       if (attempt % 64 == 63 && reach < kSide / 2) ++reach;
       const int cell = kMiddle + (rng.below(2 * reach + 1) - reach) * kStride + rng.below(2 * reach + 1) - reach;
@@ -253,8 +260,12 @@ struct World {
     switch (choice.act) {
       case kMelee:
       case kRanged:
-      case kMagic: strike(i, choice.act - kMelee, rewards); break;
-      case kGather: gather(i, rewards, rng); break;
+      case kMagic:
+        strike(i, choice.act - kMelee, choice.price + 1 == kDuelPrice, rewards);
+        break;
+      case kGather:
+        gather(i, rewards, rng);
+        break;
       case kEat:
         if (use(agent, kRation)) agent.food = std::min(kMostFood, agent.food + kRationFood);
         break;
@@ -263,10 +274,17 @@ struct World {
         break;
       case kForgeWeapon:
       case kForgeArmour:
-      case kForgeTool: forge(agent, choice.act - kForgeWeapon); break;
-      case kSell: sell(i, choice.good, choice.price + 1); break;
-      case kBuy: buy(i, choice.good, choice.price + 1); break;
-      default: break;
+      case kForgeTool:
+        forge(agent, choice.act - kForgeWeapon);
+        break;
+      case kSell:
+        sell(i, choice.good, choice.price + 1);
+        break;
+      case kBuy:
+        buy(i, choice.good, choice.price + 1);
+        break;
+      default:
+        break;
     }
   }
 
@@ -332,9 +350,9 @@ struct World {
     return std::max(1, damage * 100 / (100 + kArmourPercent * armour));
   }
 
-  void strike(int i, int style, std::span<float> rewards) {
+  void strike(int i, int style, bool duel, std::span<float> rewards) {
     Agent& agent = agents[at(i)];
-    const int foe = find_foe(i, kStyleRules[at(style)].range);
+    const int foe = find_foe(i, kStyleRules[at(style)].range, duel);
     if (foe == kNobody) return;
     agent.style = style;
     Skill& skill = agent.styles[at(style)];
@@ -342,12 +360,10 @@ struct World {
     if (foe < kFirstCreature) {
       Agent& other = agents[at(foe - 1)];
       other.health -= through_armour(weigh(damage, style, other.style), other.equipment[1]);
-      learn(agent, skill, kHitExperience * combat(other), rewards[at(i)]);
       if (other.health <= 0) {
         const int spoils = other.gold * kSpoilsPercent / 100;
         other.gold -= spoils;
         agent.gold += spoils;
-        learn(agent, skill, kFellExperience * combat(other), rewards[at(i)]);
         die(other, kByAgent);
       }
       return;
@@ -395,7 +411,8 @@ struct World {
       agent.food = std::max(0, agent.food - 1);
       agent.water = std::max(0, agent.water - 1);
     }
-    if (agent.water < kMostWater && map.is_shore(agent.cell)) agent.water = std::min(kMostWater, agent.water + kShoreWater);
+    if (agent.water < kMostWater && map.is_shore(agent.cell))
+      agent.water = std::min(kMostWater, agent.water + kShoreWater);
     if (agent.food == 0 || agent.water == 0) {
       agent.health -= kStarving;
       if (agent.health <= 0) die(agent, agent.food == 0 ? kHunger : kThirst);
@@ -414,10 +431,13 @@ struct World {
       return;
     }
     const int level = std::max(1, danger_of(cell) - rng.below(kLowerLevels));
-    creature = {.cell = static_cast<std::int16_t>(cell), .health = 0, .level = static_cast<std::int16_t>(level),
+    creature = {.cell = static_cast<std::int16_t>(cell),
+                .health = 0,
+                .level = static_cast<std::int16_t>(level),
                 .style = static_cast<std::int16_t>(rng.below(kStyles)),
                 .temper = static_cast<std::int16_t>(rng.below(10) < 3 + level / 2 ? kAggressive : rng.below(2)),
-                .rest = 0, .angry = 0};
+                .rest = 0,
+                .angry = 0};
     creature.health = static_cast<std::int16_t>(creature.most_health());
     put(kFirstCreature + i, cell, code_of(creature));
   }

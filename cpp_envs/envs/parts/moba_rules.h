@@ -18,9 +18,9 @@ enum class Aim : std::int32_t { kEnemy, kAround, kAllies, kSelf };  // a target;
 struct Skill {
   const char* name;
   Aim aim;
-  int range, radius;                // of the target; of the effect around it, or around oneself
-  int damage, heal, shield, stun;   // shields last kShieldTime
-  int dash;                         // cells towards the target; with Aim::kSelf towards home
+  int range, radius;               // of the target; of the effect around it, or around oneself
+  int damage, heal, shield, stun;  // shields last kShieldTime
+  int dash;                        // cells towards the target; with Aim::kSelf towards home
   int mana, cooldown;
 };
 
@@ -31,23 +31,58 @@ struct Role {
 };
 
 inline constexpr std::array<Role, kTeamHeroes> kRoles{{
-    {"guardian", 260, 36, 70, 8, 14, 2, 1,
+    {"guardian",
+     260,
+     36,
+     70,
+     8,
+     14,
+     2,
+     1,
      {{{"slam", Aim::kAround, 0, 1, 25, 0, 0, 2, 0, 20, 12},
        {"bulwark", Aim::kSelf, 0, 0, 0, 0, 70, 0, 0, 20, 18},
        {"charge", Aim::kEnemy, 5, 0, 15, 0, 0, 1, 4, 15, 14}}}},
-    {"ranger", 170, 20, 70, 8, 16, 3, 4,
+    {"ranger",
+     170,
+     20,
+     70,
+     8,
+     16,
+     3,
+     4,
      {{{"pierce", Aim::kEnemy, 6, 0, 40, 0, 0, 0, 0, 15, 8},
        {"volley", Aim::kEnemy, 5, 1, 22, 0, 0, 0, 0, 25, 12},
        {"leap", Aim::kSelf, 0, 0, 0, 0, 15, 0, 4, 15, 14}}}},
-    {"mage", 150, 18, 120, 15, 11, 2, 4,
+    {"mage",
+     150,
+     18,
+     120,
+     15,
+     11,
+     2,
+     4,
      {{{"fireball", Aim::kEnemy, 5, 2, 28, 0, 0, 0, 0, 25, 8},
        {"frost", Aim::kEnemy, 5, 0, 15, 0, 0, 3, 0, 25, 14},
        {"storm", Aim::kAround, 0, 4, 45, 0, 0, 0, 0, 60, 40}}}},
-    {"healer", 165, 20, 120, 15, 10, 2, 3,
+    {"healer",
+     165,
+     20,
+     120,
+     15,
+     10,
+     2,
+     3,
      {{{"mend", Aim::kAllies, 0, 4, 0, 40, 0, 0, 0, 25, 10},
        {"ward", Aim::kAllies, 0, 3, 0, 0, 30, 0, 0, 30, 18},
        {"smite", Aim::kEnemy, 4, 0, 30, 0, 0, 0, 0, 20, 8}}}},
-    {"striker", 190, 25, 80, 9, 20, 3, 1,
+    {"striker",
+     190,
+     25,
+     80,
+     9,
+     20,
+     3,
+     1,
      {{{"ambush", Aim::kEnemy, 5, 0, 30, 0, 0, 0, 4, 20, 12},
        {"whirl", Aim::kAround, 0, 1, 30, 0, 0, 0, 0, 20, 8},
        {"finish", Aim::kEnemy, 1, 0, 60, 0, 0, 0, 0, 30, 20}}}},
@@ -75,16 +110,18 @@ inline constexpr int kStartGold = 60, kGoldEvery = 2;  // one piece every so man
 inline constexpr int kLastHitGold = 12, kKillGold = 60, kKillLevelGold = 10, kTowerGold = 40;  // the last to each hero
 
 inline constexpr int kAttackEvery = 2, kCreepAttackEvery = 2, kTowerAttackEvery = 2;
-inline constexpr int kRegenerateEvery = 4;                 // one point of health and mana
-inline constexpr int kHomeRange = 3, kHomePercent = 12;    // of health and mana in a step, near the own fountain
-inline constexpr int kRespawn = 8, kRespawnGrowth = 3, kRespawnLater = 20;  // steps; more for each level; one more every so many steps
+inline constexpr int kRegenerateEvery = 4;               // one point of health and mana
+inline constexpr int kHomeRange = 3, kHomePercent = 12;  // of health and mana in a step, near the own fountain
+inline constexpr int kRespawn = 8, kRespawnGrowth = 3,
+                     kRespawnLater = 20;  // steps; more for each level; one more every so many steps
 
 struct Building {
   const char* name;
   int health, damage, range;
 };
 enum Post { kAncient, kInner, kOuter };
-inline constexpr std::array<Building, 3> kBuildingKinds{{{"ancient", 700, 0, 0}, {"inner", 380, 24, 5}, {"outer", 300, 22, 5}}};
+inline constexpr std::array<Building, 3> kBuildingKinds{
+    {{"ancient", 700, 0, 0}, {"inner", 380, 24, 5}, {"outer", 300, 22, 5}}};
 struct Creep {
   const char* name;
   int health, damage, range;
@@ -97,6 +134,6 @@ inline constexpr int kSight = 4;  // in which creeps see enemies
 inline constexpr float kWinReward = 5, kTowerReward = 0.6F, kAncientReward = 2;  // the latter two by shares of health
 inline constexpr float kKillReward = 0.4F, kDeathReward = -0.4F, kLastHitReward = 0.02F;
 inline constexpr float kExperienceReward = 0.0004F;  // for each point
-inline constexpr float kAdvanceReward = 0.01F;      // for each cell nearer to the enemy's ancient
+inline constexpr float kAdvanceReward = 0.01F;       // for each cell nearer to the enemy's ancient
 
 }  // namespace dist_trainer::moba

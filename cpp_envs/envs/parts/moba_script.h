@@ -79,10 +79,9 @@ class Script {
                                                 : std::array<int, kItems>{kBlade, kMail, kElixir, kCrystal};
     for (const int item : order) {
       if (hero_.items[Units::index(item)] < kWares[Units::index(item)].most) {
-        return world_.can_buy(h_, item) ? item : strength_ == 3 && hero_.items[kElixir] == 0 &&
-                                                         world_.can_buy(h_, kElixir)
-                                                     ? static_cast<int>(kElixir)
-                                                     : static_cast<int>(kItems);
+        return world_.can_buy(h_, item)                                                     ? item
+               : strength_ == 3 && hero_.items[kElixir] == 0 && world_.can_buy(h_, kElixir) ? static_cast<int>(kElixir)
+                                                                                            : static_cast<int>(kItems);
       }
     }
     return kItems;
@@ -114,7 +113,8 @@ class Script {
           if (sees(each.radius, kWeakestHero, false)) return {0, kSkill0 + number, 0};
           if (each.mana < 40 && creeps_within(each.radius) > 1) return {0, kSkill0 + number, 0};
           break;
-        case Aim::kSelf: break;  // to escape
+        case Aim::kSelf:
+          break;  // to escape
       }
     }
     return {0, kNoAct, 0};

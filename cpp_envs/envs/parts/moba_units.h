@@ -29,8 +29,8 @@ struct Hero {
   std::array<std::int32_t, 3> cooldown;
   std::array<std::int32_t, kItems> items;
   std::int32_t kills, deaths, last_hits, drunk;
-  std::int32_t hit_for;     // health lost in this step, for the picture
-  std::int32_t shown_act;   // what it did in this step, at whom: for the picture
+  std::int32_t hit_for;    // health lost in this step, for the picture
+  std::int32_t shown_act;  // what it did in this step, at whom: for the picture
   Cell shown_at;
 };
 
@@ -44,7 +44,7 @@ struct Units {
   std::array<std::array<std::uint8_t, kCells>, 2 * kTeams> view;
 
   static constexpr std::uint8_t kFree = 0, kClosed = 255;
-  static constexpr std::array<std::uint8_t, 3> kOwnCodes{128, 192, 64};     // hero, building, creep
+  static constexpr std::array<std::uint8_t, 3> kOwnCodes{128, 192, 64};  // hero, building, creep
   static constexpr std::array<std::uint8_t, 3> kEnemyCodes{170, 255, 85};
 
   static constexpr int team_of(int unit) { return unit / kTeamUnits; }
@@ -99,8 +99,14 @@ struct Units {
     const Creep& creep = kCreepKinds[index(kind)];
     const int i = end_of(team);
     ++creeps[index(team)];
-    unit(i) = {.cell = cell, .health = creep.health, .most_health = creep.health, .damage = creep.damage,
-               .range = creep.range, .ready_in = 0, .stunned = 0, .lane = lane};
+    unit(i) = {.cell = cell,
+               .health = creep.health,
+               .most_health = creep.health,
+               .damage = creep.damage,
+               .range = creep.range,
+               .ready_in = 0,
+               .stunned = 0,
+               .lane = lane};
     enter(i, cell);
     return true;
   }
@@ -135,9 +141,12 @@ struct Units {
   bool is_protected(int i) const {
     const int team = team_of(i), b = place_of(i) - kFirstBuilding;
     switch (post_of(b)) {
-      case kOuter: return false;
-      case kInner: return building(team, b + 1).alive();
-      default: return building(team, 1).alive() && building(team, 3).alive() && building(team, 5).alive();
+      case kOuter:
+        return false;
+      case kInner:
+        return building(team, b + 1).alive();
+      default:
+        return building(team, 1).alive() && building(team, 3).alive() && building(team, 5).alive();
     }
   }
 

@@ -30,8 +30,14 @@ struct World : Units {
       for (int b = 0; b < kTeamBuildings; ++b) {
         const Building& kind = kBuildingKinds[index(post_of(b))];
         const int i = team * kTeamUnits + kFirstBuilding + b;
-        unit(i) = {.cell = {}, .health = kind.health, .most_health = kind.health, .damage = kind.damage,
-                   .range = kind.range, .ready_in = 0, .stunned = 0, .lane = 0};
+        unit(i) = {.cell = {},
+                   .health = kind.health,
+                   .most_health = kind.health,
+                   .damage = kind.damage,
+                   .range = kind.range,
+                   .ready_in = 0,
+                   .stunned = 0,
+                   .lane = 0};
         enter(i, kPosts[index(b)].seen_by(team));
       }
     }
@@ -43,8 +49,14 @@ struct World : Units {
       hero.level = 1;
       hero.most_mana = role.mana;
       hero.gold = hero.earned = kStartGold;
-      unit(unit_of_hero(h)) = {.cell = {}, .health = 0, .most_health = role.health, .damage = role.damage,
-                               .range = role.range, .ready_in = 0, .stunned = 0, .lane = 0};
+      unit(unit_of_hero(h)) = {.cell = {},
+                               .health = 0,
+                               .most_health = role.health,
+                               .damage = role.damage,
+                               .range = role.range,
+                               .ready_in = 0,
+                               .stunned = 0,
+                               .lane = 0};
       appear(h);
     }
   }
@@ -191,13 +203,22 @@ struct World : Units {
     if (!body.alive() || body.stunned > 0) return false;
     bool done = false;
     switch (choice.act) {
-      case kAttack: done = attack(h, static_cast<Target>(choice.target)); break;
+      case kAttack:
+        done = attack(h, static_cast<Target>(choice.target));
+        break;
       case kSkill0:
       case kSkill1:
-      case kSkill2: done = cast(h, choice.act - kSkill0, static_cast<Target>(choice.target)); break;
-      case kDrink: done = drink(h); break;
-      case kBuy: done = buy(h, choice.target); break;
-      default: break;
+      case kSkill2:
+        done = cast(h, choice.act - kSkill0, static_cast<Target>(choice.target));
+        break;
+      case kDrink:
+        done = drink(h);
+        break;
+      case kBuy:
+        done = buy(h, choice.target);
+        break;
+      default:
+        break;
     }
     if (done) heroes[index(h)].shown_act = choice.act;
     return !done;
@@ -238,7 +259,8 @@ struct World : Units {
       const int first = (1 - team) * kTeamUnits, end = end_of(1 - team);
       for (int other = first; other < end; ++other) {
         const bool reached = other == at || distance(unit(other).cell, middle) <= skill.radius;
-        if (unit(other).alive() && !is_building(other) && reached && (at == kNobody || skill.radius > 0 || other == at)) {
+        if (unit(other).alive() && !is_building(other) && reached &&
+            (at == kNobody || skill.radius > 0 || other == at)) {
           hit(i, other, skill.damage * power / 100, skill.stun);
         }
       }
