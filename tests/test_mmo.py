@@ -25,8 +25,8 @@ def advance(pool: _cpp_envs.Pool, actions: Any) -> Bytes:
     return pool.buffers()["observations"].copy()
 
 
-def one_world(agents: int, **params: float) -> _cpp_envs.Pool:
-    return make_pool("mmo", num_envs=1, agents=agents, **params)
+def one_world(agents: int, max_steps: int = 1024) -> _cpp_envs.Pool:
+    return make_pool("mmo", num_envs=1, agents=agents, max_steps=max_steps)
 
 
 def test_the_page_says_what_is_played_by() -> None:
@@ -84,7 +84,7 @@ def test_who_buys_pays_the_cheapest_price_to_who_offered_it() -> None:
 
 
 def test_who_does_nothing_dies_of_hunger_or_thirst_and_begins_anew() -> None:
-    pool = one_world(40, duels=0, max_steps=2000)
+    pool = one_world(40, max_steps=2000)
     deaths = np.zeros(3)  # hunger, thirst, all
     for _ in range(700):
         advance(pool, 0)

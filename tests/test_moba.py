@@ -27,8 +27,9 @@ def advance(pool: _cpp_envs.Pool, actions: Any) -> Bytes:
     return pool.buffers()["observations"].copy()
 
 
-def one_game(**params: float) -> _cpp_envs.Pool:
-    return make_pool("moba", num_envs=1, **params)
+def one_game() -> _cpp_envs.Pool:
+    """Of ten agents."""
+    return make_pool("moba", num_envs=1, opponent=0)
 
 
 def test_the_page_says_what_is_played_by() -> None:
@@ -38,7 +39,7 @@ def test_the_page_says_what_is_played_by() -> None:
 def test_both_teams_see_the_same_game() -> None:
     """The map is the same after half a turn, and each team sees itself in the south-west: as long as nobody meets,
     heroes who do the same see the same."""
-    pool = one_game(opponent=0)
+    pool = one_game()
     rng = np.random.default_rng(3)
     seen = pool.buffers()["observations"].copy()
     for _ in range(16):  # until the creeps meet
@@ -72,7 +73,7 @@ def test_heroes_go_where_they_are_sent() -> None:
 
 
 def test_buying_costs_what_the_page_says() -> None:
-    pool = one_game(opponent=0)
+    pool = one_game()
     seen = pool.buffers()["observations"].copy()
     assert (seen[:5, ROLE : ROLE + 5] == 255 * np.eye(5)).all() and (seen[:, LEVEL] == 25).all()
     assert (seen[:, GOLD] == 60 // 2).all()
@@ -100,7 +101,7 @@ def test_who_is_dead_has_one_choice_and_comes_back() -> None:
         dead, was_dead = buffers["observations"][:, RESPAWN] > 0, before[:, RESPAWN] > 0
         assert (buffers["legal"][dead].sum(1) == 3).all()
         assert (buffers["observations"][dead][:, HEALTH] == 0).all()
-        assert not buffers["resting"].any() if "resting" in buffers else True
+        assert "resting" not in buffers
         died += (dead & ~was_dead).sum()
         back += (~dead & was_dead).sum()
     assert died > 5 and back > 5
@@ -121,9 +122,9 @@ def test_scripts_are_as_strong_as_their_number(lineup: int) -> None:
 
 def test_rewards_of_a_game_sum_up_to_its_end() -> None:
     """Without dense rewards there are only those of the end: what one team gets the other one loses."""
-    pool = make_pool("moba", num_envs=6, opponent=0, dense=0.0, max_steps=60)
-    for _ in range(59):
+    pool = make_pool("moba", num_envs=6, opponent=0, dense=0.0, max_steps=400)
+    for _ in range(399):
         assert not step("moba", pool)["rewards"].any()
     rewards = step("moba", pool)["rewards"].reshape(6, 2, 5)
-    assert (np.abs(rewards) == rewards[:, :1, :1] ** 2 / 2.5).all() if rewards.any() else True
+    assert set(np.abs(rewards).flat) <= {0.0, 2.5} and rewards.any()  # 0: as much is left of both
     assert (rewards[:, 0] == -rewards[:, 1]).all() and pool.buffers()["terminated"].all()
