@@ -105,7 +105,7 @@ def run_sweep(plan: SweepPlan, arguments: Sequence[str]) -> int:
             progress.update()
             time.sleep(LOOK_EVERY_S)
         progress.update()
-    return _end(plan, study, workers, console)
+    return _end(plan, study, workers, console, told)
 
 
 def _replace_the_dead(workers: Workers, progress: Progress) -> None:
@@ -117,9 +117,11 @@ def _replace_the_dead(workers: Workers, progress: Progress) -> None:
             workers.replace(index)
 
 
-def _end(plan: SweepPlan, study: StudyFolder, workers: Workers, console: Console) -> int:
+def _end(plan: SweepPlan, study: StudyFolder, workers: Workers, console: Console, told: bool) -> int:
+    """`told`: the workers were asked to stop. One that did not listen yet was ended by that, and held no trial."""
     write_results(plan, study, console)
-    failed = [index for index, status in enumerate(workers.statuses()) if status not in (OVER, STOPPED)]
+    well = (OVER, STOPPED, -signal.SIGTERM) if told else (OVER, STOPPED)
+    failed = [index for index, status in enumerate(workers.statuses()) if status not in well]
     for index in failed:
         console.print(f"sweep: a worker failed; see {workers.log_of(index)}", soft_wrap=True, highlight=False)
     if is_over(plan, study.trials()):

@@ -20,7 +20,7 @@ from dist_trainer.errors import ConfigError, choices
 from dist_trainer.plan import plan_train
 from dist_trainer.plan_view import require_modules
 from dist_trainer.scores import load_scores
-from dist_trainer.sweep_space import Space, load_space
+from dist_trainer.sweep_space import Knob, Space, load_space
 from dist_trainer.verb_configs import SweepConfig
 
 SAMPLERS = ("auto", "gp", "tpe", "cost", "random")
@@ -91,6 +91,7 @@ def _definition(
 ) -> dict[str, Any]:
     settings = {name: value for name, value in dataclasses.asdict(train).items() if name not in OF_A_WORKER}
     score = {"metric": metric, "window": config.window, "seeds": config.seeds, "cost": config.cost}
+    score["reports"] = config.reports  # their numbers are compared
     files = {group: file for group, file in groups.items() if group != "machine"}
     return {"sweep": score, "groups": files, "knobs": dict(declared), "train": settings}
 
@@ -110,8 +111,7 @@ def check_knobs(space: Space, settings: Sequence[str], groups: Mapping[str, str]
     """
     files = {knob.setting: knob.values for knob in space.knobs if knob.setting in GROUPS}
     for knob in space.knobs:
-        if knob.setting in ("seed", "run_dir", "resume"):
-            raise ConfigError(knob.setting, "", "is no knob: a sweep sets it itself")
+        _check_is_knob(knob)
     for combination in itertools.product(*files.values()):
         chosen = dict(zip(files, combination, strict=True))
         given = [*settings, *(as_argument(name, value) for name, value in chosen.items())]
@@ -123,6 +123,17 @@ def check_knobs(space: Space, settings: Sequence[str], groups: Mapping[str, str]
             for value in knob.ends():
                 check_key(train, Setting(knob.setting, value))
                 compose_train([*given, as_argument(knob.setting, value)])
+
+
+def _check_is_knob(knob: Knob) -> None:
+    """Raises ConfigError."""
+    if knob.setting in ("seed", *OF_A_WORKER):
+        raise ConfigError(knob.setting, knob.kind, "is no knob: a sweep sets it itself")
+    if knob.setting in ("env", "env.name"):
+        valid = "is no knob: scores of different environments cannot be compared"
+        raise ConfigError(knob.setting, knob.kind, valid)
+    if knob.setting in GROUPS and knob.kind != "choice":
+        raise ConfigError(knob.setting, knob.kind, f"must be a choice of files of configs/{knob.setting}")
 
 
 def as_argument(name: str, value: Any) -> str:

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import yaml
 
-from dist_trainer.config_files import SPACES, group_file
+from dist_trainer.config_files import SPACES, group_files
 from dist_trainer.errors import ConfigError, choices
 
 KINDS_HELP = """\
@@ -132,7 +132,7 @@ def load_space(name: str) -> tuple[Space, dict[str, Any]]:
     try:
         content = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError) as error:
-        raise ConfigError("sweep.space", name, f"cannot be read: {error}") from None
+        raise ConfigError("sweep.space", name, f"cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict) or list(content) != ["knobs"] or not isinstance(content["knobs"], dict):
         raise ConfigError("sweep.space", name, "must be a yaml file with `knobs:` and nothing else")
     return read_space(content["knobs"]), content["knobs"]
@@ -140,7 +140,12 @@ def load_space(name: str) -> tuple[Space, dict[str, Any]]:
 
 def space_file(name: str) -> Path:
     """Raises ConfigError if there is none of this name; a path is taken as it is."""
-    return Path(name) if name.endswith((".yaml", ".yml")) else group_file(SPACES, name)
+    if name.endswith((".yaml", ".yml")):
+        return Path(name)
+    files = group_files(SPACES)
+    if name not in files:
+        raise ConfigError("sweep.space", name, f"no such file in configs/{SPACES}; " + choices(files, name))
+    return files[name]
 
 
 def read_space(declared: Mapping[str, Any]) -> Space:
@@ -223,7 +228,7 @@ def _checked_range(setting: str, kind: str, given: list[Any]) -> tuple[float, fl
         raise ConfigError(setting, given, f"{kind}: {valid}")
     if kind == "power_of_two" and _exponents(low, high)[0] > _exponents(low, high)[1]:
         raise ConfigError(setting, given, f"has no power of two; nearest: {2 ** math.floor(math.log2(low))}")
-    return low, high
+    return float(low), float(high)
 
 
 def _exponents(low: float, high: float) -> tuple[int, int]:

@@ -78,9 +78,8 @@ def _open(folder: Path) -> StudyFolder:
 
 
 def _begin(path: Path, definition: Mapping[str, Any]) -> bool:
-    """False if another worker has. The file is there whole or not at all."""
-    if path.exists():
-        return False
+    """False if another worker has. The file is there whole or not at all. Writes in any case: raises OSError if the
+    folder cannot be written."""
     own = path.with_name(f".{path.name}-{uuid.uuid4()}")
     own.write_text(yaml.safe_dump(dict(definition), sort_keys=False))
     try:

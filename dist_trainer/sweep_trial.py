@@ -12,6 +12,8 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from dist_trainer.errors import ConfigError
+from dist_trainer.run_curves import read_curve
 from dist_trainer.run_status import read_status
 from dist_trainer.sweep_plan import SweepPlan
 from dist_trainer.sweep_queue import Queue
@@ -49,7 +51,7 @@ def run_trial(worker: Worker, trial: FrozenTrial) -> str:
         worker.say(f"trial {trial.number}, run {run}: {verdict} {reason}".rstrip())
         score = _add_run(worker, trial, run, cost)
         if verdict == "complete" and math.isnan(score):
-            verdict, reason = "hopeless", NO_SCORE
+            verdict, reason = "hopeless", _why_no_score(worker, trial, run)
         scores.append(score)
         if verdict != "complete":
             break
@@ -104,7 +106,9 @@ def train(worker: Worker, trial: FrozenTrial, settings: Mapping[str, Any], run: 
     while not training.has_ended:
         if worker.stop():
             training.stop(config.stop_s)
-            break
+            ended = training.ended()
+            # Killed, because it took too long to stop: it goes on from its last checkpoint, and has not crashed.
+            return ("stopped", "") if ended.how == "crashed" else (ended.how, ended.reason)
         if follower.look():
             if not worker.queue.is_mine(trial):
                 training.kill()
@@ -166,6 +170,14 @@ def _add_run(worker: Worker, trial: FrozenTrial, run: int, cost: dict[str, float
     cost[SECONDS] += float(curve.seconds[-1])
     cost[ENV_STEPS] += float(curve.steps[-1])
     return mean_from(curve, (1 - worker.plan.config.window) * float(curve.steps[-1]))
+
+
+def _why_no_score(worker: Worker, trial: FrozenTrial, run: int) -> str:
+    try:
+        read_curve(worker.study.trial_folder(trial.number) / f"run{run}", {}, worker.plan.metric)
+    except ConfigError as error:  # no training has this metric, or no episode has ended at all
+        return str(error)
+    return NO_SCORE
 
 
 def _total_steps(worker: Worker, settings: Mapping[str, Any]) -> float:

@@ -20,7 +20,7 @@ from dist_trainer.sweep_signs import SignOfLife, Watch
 from dist_trainer.sweep_study import open_study
 from dist_trainer.sweep_trial import Worker, run_trial
 
-OVER, GAVE_UP, MISTAKE, STOPPED = 0, 1, 2, 3  # exit statuses
+OVER, MISTAKE, STOPPED, GAVE_UP = 0, 2, 3, 4  # exit statuses; 1 is that of an exception
 MOST_FAILURES = 10  # in a row: then it is not the settings, but the machine, or what all trials have in common
 WAIT_S = 1.0  # for others' trials, of which one may come back
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import re
 import signal
@@ -15,12 +16,14 @@ from pathlib import Path
 import pytest
 import yaml
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from rich.console import Console
 
 from dist_trainer.errors import ConfigError
 from dist_trainer.gpus import share_devices
 from dist_trainer.plan_view import require_modules
 from dist_trainer.run_curves import read_curve
 from dist_trainer.run_status import RunStatus, read_status
+from dist_trainer.sweep import Workers, _end
 from dist_trainer.sweep_plan import plan_sweep
 from dist_trainer.sweep_run import outcome
 from dist_trainer.sweep_study import ATTEMPTS, REASON, SETTINGS, StudyFolder, open_study
@@ -176,6 +179,8 @@ def test_a_stopped_sweep_goes_on_as_it_would_have(
         study_of((*arguments, "ppo.clip=0.3"))
     with pytest.raises(ConfigError, match="window"):
         study_of((*arguments, "sweep.window=0.5"))
+    with pytest.raises(ConfigError, match=r"sweep\.reports=5: was 20"):
+        study_of((*arguments, "sweep.reports=5"))
 
 
 def test_a_training_of_two_learners_that_crashes_goes_on(
@@ -225,6 +230,61 @@ def test_hopeless_trials_fail_with_their_reason_and_are_not_tried_again(
     curves = [read_curve(folder / f"trials/0002/run{n}", {}, "episode_return") for n in (1, 2)]
     assert seeds == [5, 6] and good.user_attrs["env_steps"] == 2 * 20 * 256
     assert good.value == pytest.approx(sum(curve.values.mean() for curve in curves) / 2)
+
+
+def test_a_training_that_takes_too_long_to_stop_has_not_crashed(
+    start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "study"
+    arguments = (
+        *(*SLOW, steps(20), space(tmp_path, optimizer__lr=LR)),
+        *(f"sweep.folder={folder}", "sweep.trials=1", "sweep.retries=0", "sweep.stop_s=0.01"),
+    )
+    worker = start(*arguments, TEST_ACT_S="1000")
+    within(PATIENCE_S, "the training", lambda: (folder / "trials/0000/run1/config.yaml").exists())
+    worker.terminate()
+    assert worker.wait(PATIENCE_S) == STOPPED
+    [trial] = study_of(arguments).trials()
+    assert trial.state == TrialState.WAITING and ATTEMPTS not in trial.user_attrs
+    assert not trainings_of(folder)
+
+
+def test_a_metric_that_no_training_has_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    arguments = (
+        *(*TINY, steps(20), space(tmp_path, optimizer__lr=LR)),
+        *(f"sweep.folder={tmp_path / 'study'}", "sweep.trials=1", "sweep.metric=episode_retrun"),
+    )
+    assert work(arguments, threads=1) == OVER
+    [trial] = study_of(arguments).trials()
+    assert trial.state == TrialState.FAIL and "did you mean episode_return" in trial.user_attrs[REASON]
+
+
+def test_a_worker_that_was_stopped_before_it_listened_has_not_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = (*TINY, space(tmp_path, optimizer__lr=LR), f"sweep.folder={tmp_path / 'study'}")
+    plan, study = plan_sweep(arguments), study_of(arguments)
+    monkeypatch.setattr("dist_trainer.sweep.Workers._start", lambda *_: subprocess.Popen(["sleep", "100"]))
+    workers = Workers(plan, study, arguments)
+    workers.signal(signal.SIGTERM)
+    [process] = workers.processes
+    process.wait(10)
+    assert _end(plan, study, workers, Console(), told=True) == STOPPED
+    assert _end(plan, study, workers, Console(), told=False) == 1
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that holds a study already."""
+    arguments = (*TINY, space(tmp_path, optimizer__lr=LR), f"sweep.folder={tmp_path / 'study'}")
+    study_of(arguments)
+
+    def refuse(path: Path, *_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    with pytest.raises(ConfigError, match=r"sweep\.folder=.*: cannot be written: Read-only"):
+        study_of(arguments)
 
 
 def test_a_training_that_hangs_is_killed(start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path) -> None:

@@ -107,6 +107,11 @@ def test_a_space_that_cannot_be_sampled_is_refused(declared: dict[str, Any], nam
     [
         ({"ppo.gama": {"float": [0.9, 0.99]}}, ["ppo.gama", "did you mean ppo.gamma"]),
         ({"ppo.update_epochs": {"float": [1.0, 3.5]}}, ["ppo.update_epochs"]),
+        ({"ppo.update_epochs": {"float": [1, 4]}}, ["ppo.update_epochs", "Integer"]),
+        ({"horizon": {"log": [16, 128]}}, ["horizon", "Integer"]),
+        ({"optimizer": {"int": [1, 3]}, "ppo.gama": "bool"}, ["optimizer", "must be a choice of files"]),
+        ({"env": {"choice": ["cartpole", "breakout"]}}, ["env", "cannot be compared"]),
+        ({"torch_threads": {"int": [1, 2]}}, ["torch_threads", "is no knob"]),
         ({"optimizer": {"choice": ["muon", "adamww"]}}, ["adamww", "did you mean adamw"]),
         # Of the optimizer that is chosen, not of the one that would be.
         ({"optimizer.precond_lr": {"float": [0.1, 0.2]}}, ["optimizer.precond_lr"]),
@@ -138,7 +143,7 @@ def test_every_space_of_the_repository_can_be_swept(name: str) -> None:
         ("sweep.trials=0", ["sweep.trials", "at least 1"]),
         ("sweep.window=0", ["sweep.window"]),
         ("sweep.patience_s=1", ["sweep.patience_s"]),
-        ("sweep.space=pp0", ["pp0", "ppo"]),
+        ("sweep.space=pp0", ["sweep.space=pp0", "did you mean ppo"]),
         ("run_dir=runs/x", ["run_dir", "sweep.folder"]),
         ("sweep.learners=3", ["total_envs"]),
     ],
