@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dist_trainer import statistics
 from dist_trainer.benchmark_grid import Contestant, Grid, Task
-from dist_trainer.benchmark_results import Result, complete_seeds, scores_of
+from dist_trainer.benchmark_results import Result, commits_of, complete_seeds, scores_of
 from dist_trainer.statistics import Scores, bootstrap_interval
 
 REPLICATIONS = 2000
@@ -76,12 +76,14 @@ class Report:
     score: str  # final | curve
     parts: list[Part]
     failures: list[Result]
+    commits: list[str]  # of the code
 
 
 def make_report(grid: Grid, results: Sequence[Result], score: str) -> Report:
     names = dict.fromkeys(contestant.part for contestant in grid.contestants)
     parts = [_part(grid, name, results, score) for name in names]
-    return Report(grid, list(results), score, [p for p in parts if p.seeds], [r for r in results if r.failed])
+    failures = [r for r in results if r.failed]
+    return Report(grid, list(results), score, [p for p in parts if p.seeds], failures, commits_of(results))
 
 
 def _part(grid: Grid, name: str, results: Sequence[Result], score: str) -> Part:

@@ -17,6 +17,7 @@ from dist_trainer.benchmark_grid import Contestant, Grid, Run
 from dist_trainer.benchmark_runs import SCORE_FILE, TRAINING, attempts, is_over, score_of
 from dist_trainer.errors import ConfigError
 from dist_trainer.run_curves import RunCurve, read_curve
+from dist_trainer.run_folder import PROVENANCE
 from dist_trainer.statistics import Scores
 
 COLUMNS = (
@@ -76,6 +77,12 @@ def read_result(run: Run) -> Result:
         math.inf if at is None else float(curve.steps[at]),
         math.inf if at is None else float(curve.seconds[at]),
     )
+
+
+def commits_of(results: Sequence[Result]) -> list[str]:
+    """Of the code that has trained these runs, a resumed one's all."""
+    files = [file for r in results for file in (r.run.folder / TRAINING / PROVENANCE).glob("*/git_commit.txt")]
+    return sorted({file.read_text().strip() for file in files})
 
 
 def mean_over_training(curve: RunCurve) -> float:

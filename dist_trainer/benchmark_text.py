@@ -121,6 +121,9 @@ def caveats(report: Report) -> list[str]:
         )
     if len(report.results) < len(report.grid.runs):
         said.append("It is not complete: only seeds that every contestant has finished everywhere are compared.")
+    if len(report.commits) > 1:
+        shown = ", ".join(commit[:10] for commit in report.commits)
+        said.append(f"Its runs are of {len(report.commits)} versions of the code, which may differ: {shown}.")
     return said
 
 

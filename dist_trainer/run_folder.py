@@ -27,6 +27,7 @@ from dist_trainer.launcher import launcher_name, process_name
 from dist_trainer.process import end_with_parent
 
 CONFIG_FILE = "config.yaml"
+PROVENANCE = "provenance"
 TENSORBOARD_FOLDER = "tensorboard"
 LOCK_FILE = ".lock"
 LAUNCHER_FILE = ".launcher"
@@ -156,7 +157,7 @@ def write_run(config: TrainConfig, run_dir: Path, resumed_at: int | None) -> Non
     """What is known before the first iteration: configuration, origin of the code. Each resume adds its own."""
     (run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
     (run_dir / TENSORBOARD_FOLDER).mkdir(exist_ok=True)
-    write_provenance(run_dir / "provenance" / ("start" if resumed_at is None else f"resumed_at_{resumed_at}"))
+    write_provenance(run_dir / PROVENANCE / ("start" if resumed_at is None else f"resumed_at_{resumed_at}"))
     # Last: a folder with this file holds a run.
     write_atomically(run_dir / CONFIG_FILE, OmegaConf.to_yaml(OmegaConf.create(asdict(config))).encode())
 

@@ -224,6 +224,19 @@ def test_of_one_seed_nothing_is_sure(tmp_path: Path) -> None:
     assert len(pictures(without)) == 2 and "nan" not in markdown(without), "no episode ended in the training"
 
 
+def test_runs_of_several_versions_of_the_code_are_told(tmp_path: Path) -> None:
+    grid = plan_benchmark(["optimizers=[muon]", "envs=[cartpole]", "seeds=2", f"folder={tmp_path}"]).grid
+    results = made_up(grid, {"muon": 1.0})
+    for commit, run in zip(("a" * 40, "b" * 40), grid.runs, strict=True):
+        folder = run.folder / "train/provenance/start"
+        folder.mkdir(parents=True)
+        (folder / "git_commit.txt").write_text(f"{commit}\n")
+    assert "of 2 versions of the code, which may differ: aaaaaaaaaa, bbbbbbbbbb." in markdown(
+        make_report(grid, results, "final")
+    )
+    assert "versions of the code" not in markdown(make_report(grid, results[:1], "final"))
+
+
 def test_a_run_that_diverged_never_gets_there(tmp_path: Path) -> None:
     """It is no run that was not watched for longer: of five, of which three diverge at once, half never get there."""
     grid = plan_benchmark(["optimizers=[muon]", "envs=[cartpole]", "seeds=5", f"folder={tmp_path}"]).grid
