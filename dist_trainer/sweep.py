@@ -93,28 +93,30 @@ def run_sweep(plan: SweepPlan, arguments: Sequence[str]) -> int:
     workers = Workers(plan, study, arguments)
     told = False
     with Progress(plan, study, console) as progress:
-        while any(status is None for status in workers.statuses()):
+        while _under_way(workers, progress, stop.asked):
             if stop.asked and not told:
                 told = True
                 progress.say("sweep: stopping; trials that are under way write a checkpoint")
                 workers.signal(signal.SIGTERM)
             if stop.interrupts >= FORCE_AFTER:
                 workers.signal(signal.SIGKILL)
-            if not told:
-                _replace_the_dead(workers, progress)
             progress.update()
             time.sleep(LOOK_EVERY_S)
         progress.update()
     return _end(plan, study, workers, console, told)
 
 
-def _replace_the_dead(workers: Workers, progress: Progress) -> None:
+def _under_way(workers: Workers, progress: Progress, stopping: bool) -> bool:
+    """Whether a worker works on, or one that has died was replaced: the last one, too."""
+    found = False
     for index, status in enumerate(workers.statuses()):
-        if status in (None, OVER, GAVE_UP, MISTAKE, STOPPED):
-            continue
-        if workers.restarts < RESTARTS:
+        if status is None:
+            found = True
+        elif status not in (OVER, GAVE_UP, MISTAKE, STOPPED) and not stopping and workers.restarts < RESTARTS:
             progress.say(f"sweep: a worker ended with status {status}; another one takes its place")
             workers.replace(index)
+            found = True
+    return found
 
 
 def _end(plan: SweepPlan, study: StudyFolder, workers: Workers, console: Console, told: bool) -> int:

@@ -131,6 +131,26 @@ def test_a_killed_worker_s_trial_is_gone_on_with_by_the_other(
     assert [iteration_of(folder, number) for number in range(2)] == [30] * 2
 
 
+def worker_of(sweep: subprocess.Popen[bytes]) -> int:
+    """The only one."""
+    children = Path(f"/proc/{sweep.pid}/task/{sweep.pid}/children").read_text().split()
+    return next(int(pid) for pid in children if b"sweep_worker" in Path(f"/proc/{pid}/cmdline").read_bytes())
+
+
+def test_the_only_worker_of_a_sweep_is_replaced_when_it_dies(
+    start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "study"
+    arguments = (*SLOW, steps(30), space(tmp_path, optimizer__lr=LR), f"sweep.folder={folder}", "sweep.trials=1")
+    sweep = start(*arguments, module="dist_trainer", **ACT_S)
+    within(PATIENCE_S, "a checkpoint", lambda: iteration_of(folder, 0) >= 10)
+    os.kill(worker_of(sweep), signal.SIGKILL)
+    assert sweep.wait(PATIENCE_S) == 0, (tmp_path / "output.log").read_text()
+    assert "another one takes its place" in (tmp_path / "output.log").read_text()
+    [trial] = study_of(arguments).trials()
+    assert trial.state == TrialState.COMPLETE and trial.user_attrs[ATTEMPTS] == 1
+
+
 def test_a_stopped_sweep_goes_on_as_it_would_have(
     start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
