@@ -11,6 +11,7 @@ from pathlib import Path
 from dist_trainer.config_files import group_files
 from dist_trainer.envs import env_names
 from dist_trainer.errors import ConfigError
+from dist_trainer.includes import include_dir
 
 TEMPLATES = Path(__file__).with_name("templates")
 FILES = {  # templates, and what they become
@@ -21,10 +22,27 @@ FILES = {  # templates, and what they become
 }
 
 
+# What a yaml, or a setting on a command line, reads as something other than a name.
+NO_NAMES = {"null", "nan", "inf", "true", "false", "yes", "no", "on", "off", "y", "n"}
+
+
+def names_of_headers() -> set[str]:
+    """Those that would be included, or defined, twice: the headers' own, in small letters."""
+    found = set()
+    for header in include_dir().glob("*.h"):
+        defined = re.findall(
+            r"^(?:class|struct|enum(?: class)?|concept|using|namespace) (\w+)", header.read_text(), re.M
+        )
+        found |= {header.stem, *(word.lower() for word in defined)}
+    return found
+
+
 def make_env(name: str, folder: Path) -> list[Path]:
     """Writes the files; returns them. Raises ConfigError if the name cannot be one, or a file is there already."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise ConfigError("NAME", name, "must be of small letters, digits and _, and begin with a letter")
+    if name in NO_NAMES or name.replace("_", "") in {word.replace("_", "") for word in names_of_headers()}:
+        raise ConfigError("NAME", name, "means something else in C++ or in a yaml; choose another")
     if name in env_names() or name in group_files("env"):
         raise ConfigError("NAME", name, "there is an environment of that name; choose another")
     words = {"@name@": name, "@Name@": "".join(word.capitalize() for word in name.split("_"))}

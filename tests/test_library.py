@@ -239,6 +239,13 @@ def test_names_that_cannot_be_one_are_refused(name: str, tmp_path: Path) -> None
         make_env(name, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["nan", "on", "null", "library", "rng", "canvas", "step_result", "pool"])
+def test_names_that_mean_something_else_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="means something else in C"):
+        make_env(name, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is an environment of that name"):
         make_env("tmaze", tmp_path)
