@@ -40,10 +40,14 @@ struct Units {
   std::array<Unit, kTeams * kTeamUnits> units;
   std::array<std::int32_t, kTeams> creeps;
   std::array<std::uint8_t, kCells> occupant;  // unit + 1; kFree; kClosed
+  // The cells once more, close together, because they are looked through most; kNowhere of who is not on the map.
+  std::array<std::int8_t, kTeams * kTeamUnits> xs, ys;
   // What team t sees, in its own coordinates: what is closed or its own in view[2 t], enemies in view[2 t + 1].
   std::array<std::array<std::uint8_t, kCells>, 2 * kTeams> view;
 
   static constexpr std::uint8_t kFree = 0, kClosed = 255;
+  static constexpr std::int8_t kNowhere = 120;
+  static constexpr int kKey = 64;                                        // more than a team's units
   static constexpr std::array<std::uint8_t, 3> kOwnCodes{128, 192, 64};  // hero, building, creep
   static constexpr std::array<std::uint8_t, 3> kEnemyCodes{170, 255, 85};
 
@@ -68,6 +72,8 @@ struct Units {
   void clear() {
     units = {};
     creeps = {0, 0};
+    xs.fill(kNowhere);
+    ys.fill(kNowhere);
     occupant.fill(kClosed);
     for (auto& plane : view) plane.fill(0);
     for (int team = 0; team < kTeams; ++team) view[index(2 * team)].fill(kClosed);
@@ -80,13 +86,18 @@ struct Units {
 
   void enter(int i, Cell cell) {
     unit(i).cell = cell;
+    xs[index(i)] = static_cast<std::int8_t>(cell.x);
+    ys[index(i)] = static_cast<std::int8_t>(cell.y);
     occupant[cell.at()] = static_cast<std::uint8_t>(i + 1);
     for (int team = 0; team < kTeams; ++team) {
       const bool own = team == team_of(i);
       view[index(2 * team + !own)][cell.seen_by(team).at()] = (own ? kOwnCodes : kEnemyCodes)[index(kind_of(i))];
     }
   }
-  void leave(int i) { put_back(unit(i).cell); }
+  void leave(int i) {
+    put_back(unit(i).cell);
+    xs[index(i)] = ys[index(i)] = kNowhere;
+  }
   void move(int i, Cell cell) {
     leave(i);
     enter(i, cell);
@@ -119,6 +130,7 @@ struct Units {
       enter(i, unit(i).cell);
     }
     unit(last) = {};
+    xs[index(last)] = ys[index(last)] = kNowhere;
     --creeps[index(team_of(i))];
   }
 
@@ -152,23 +164,28 @@ struct Units {
 
   // An enemy of `team` at most `range` from a cell: the nearest, or who has the least health; kNobody if there is none.
   int find(int team, Cell from, int range, Target target, bool buildings) const {
-    const int first = (1 - team) * kTeamUnits, end = end_of(1 - team);
+    const int first = (1 - team) * kTeamUnits;
+    std::array<std::int16_t, kTeamUnits> far;
+    for (int k = 0; k < kTeamUnits; ++k) {  // all, so that it is done for many at a time
+      const int x = from.x - xs[index(first + k)], y = from.y - ys[index(first + k)];
+      far[index(k)] = static_cast<std::int16_t>(std::max(x < 0 ? -x : x, y < 0 ? -y : y));
+    }
+    for (int k = kFirstBuilding; k < kFirstCreep; ++k) {
+      if (far[index(k)] <= range && (!buildings || is_protected(first + k))) far[index(k)] = kNowhere;
+    }
+    if (target == kNearest) {
+      int least = (range + 1) * kKey;  // the lowest number of the nearest
+      for (int k = 0; k < kTeamUnits; ++k) least = std::min(least, far[index(k)] * kKey + k);
+      return least < (range + 1) * kKey ? first + least % kKey : kNobody;
+    }
+    constexpr std::array<int, kTargets> kBegin{0, 0, kFirstCreep, kFirstBuilding};
+    constexpr std::array<int, kTargets> kEnd{0, kFirstBuilding, kTeamUnits, kFirstCreep};
     int best = kNobody, least = 1 << 30;
-    const auto look = [&](int from_unit, int to_unit, bool by_health) {
-      for (int i = from_unit; i < to_unit; ++i) {
-        const Unit& other = unit(i);
-        if (!other.alive()) continue;
-        const int far = distance(from, other.cell);
-        const int value = by_health ? other.health : far;
-        if (far > range || value >= least || (is_building(i) && is_protected(i))) continue;
-        least = value;
-        best = i;
-      }
-    };
-    const int building = first + kFirstBuilding, creep = first + kFirstCreep;
-    if (target == kNearest || target == kWeakestHero) look(first, building, target != kNearest);
-    if (buildings && (target == kNearest || target == kBuilding)) look(building, creep, target != kNearest);
-    if (target == kNearest || target == kWeakestCreep) look(creep, end, target != kNearest);
+    for (int k = kBegin[index(target)]; k < kEnd[index(target)]; ++k) {
+      if (far[index(k)] > range || unit(first + k).health >= least) continue;
+      least = unit(first + k).health;
+      best = first + k;
+    }
     return best;
   }
 
