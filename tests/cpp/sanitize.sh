@@ -32,6 +32,7 @@ run thread "$@" >build/sanitize-thread.log 2>&1 &
 thread=$!
 status=0
 run address "$@" || status=$?
+build/sanitize-address/exercise_worlds 50000 || status=$?
 if ! wait "$thread"; then status=1; fi
 cat build/sanitize-thread.log
 ((status == 0)) || { echo "sanitizers: something was found" >&2; exit 1; }
