@@ -50,7 +50,6 @@ class Totals:
 def add_up(learner: Learner, update: Update, wishes: list[float], iteration_seconds: float) -> Totals:
     """One all-reduce. `iteration_seconds`: since the last one."""
     world, faults = learner.world, learner.pool.take_faults()
-    show_faults(faults, world.rank)
     each = learner.pool.take_statistics()  # (E/W, 3 + metrics)
     statistics = np.add.accumulate(each)[-1].tolist()  # one after another: however the environments are cut over pools
     against_past = games_against_past(learner, each)
@@ -59,8 +58,10 @@ def add_up(learner: Learner, update: Update, wishes: list[float], iteration_seco
     own = torch.tensor(numbers, dtype=torch.float64, device=world.device)
     total = iter(world.sum_(torch.cat([update.sums, own])).tolist())
     losses, returns, episodes = ([*islice(total, n)] for n in (len(LOSS_SUMS), RETURN_SUMS, len(statistics)))
+    if restarts := next(total):  # of all: all take part in the gathering
+        show_faults(world.gather_values(faults) or [])
     return Totals(
-        *(losses, returns, episodes, next(total), (next(total), next(total))),
+        *(losses, returns, episodes, restarts, (next(total), next(total))),
         wishes=[*islice(total, len(wishes))],
         times=PhaseTimes.of([*total]),
     )
@@ -76,12 +77,14 @@ def games_against_past(learner: Learner, each: NDArray[np.float64]) -> tuple[flo
     return float(its[:, 0].sum()), float(its[:, 3].sum())
 
 
-def show_faults(faults: list[str], rank: int) -> None:
-    """Each learner its own: a warning with all that it takes to find the fault again."""
-    more = len(faults) - MOST_FAULTS_SHOWN
-    rest = [f"{more} more worker processes were lost in this iteration"] if more > 0 else []
-    for line in faults[:MOST_FAULTS_SHOWN] + rest:
-        print(f"learner {rank}: {line}", file=sys.stderr, flush=True)
+def show_faults(of_learners: list[list[str]]) -> None:
+    """Warnings with all that it takes to find a fault again. The first learner tells them all: on a terminal it draws,
+    and what others write there would be drawn over."""
+    for rank, faults in enumerate(of_learners):
+        more = len(faults) - MOST_FAULTS_SHOWN
+        rest = [f"{more} more worker processes were lost in this iteration"] if more > 0 else []
+        for line in faults[:MOST_FAULTS_SHOWN] + rest:
+            print(f"learner {rank}: {line}", file=sys.stderr, flush=True)
 
 
 def title_of(learner: Learner, run_dir: Path) -> str:
