@@ -20,6 +20,9 @@ HOW = {
 }
 
 
+FEW = 4  # seeds below which intervals are far too narrow
+
+
 def title_of(part: Part) -> str:
     return TITLES.get(part.name, f"Sensitivity: {part.name}")
 
@@ -51,12 +54,14 @@ def overall(part: Part) -> Rows:
 
 
 def who_beats_whom(part: Part) -> Rows:
-    """Row against column; an asterisk where the interval leaves out one half."""
+    """Row against column; an asterisk where the interval leaves out one half. Of fewer than FEW seeds none: between
+    equals it stood in 31 % of cases with 2 seeds of one environment, in 19 % with 3, in 5 to 7 % with 5."""
+    marks = len(part.seeds) >= FEW
     names = [standing.contestant.name for standing in part.standings]
     rows = [["probability that a run of ... beats one of", *names]]
     for one in names:
         cells = [part.better.get((one, other)) for other in names]
-        rows.append([one, *("" if e is None else interval(e) + (" *" if surely(e) else "") for e in cells)])
+        rows.append([one, *("" if e is None else interval(e) + (" *" if marks and surely(e) else "") for e in cells)])
     return rows
 
 
@@ -113,6 +118,9 @@ def caveats(report: Report) -> list[str]:
         else f"{seeds} seeds: a percentile bootstrap of so few is somewhat too narrow.",
         f"Only these budgets (steps): {budgets}. Who is ahead early need not be ahead later, or at other batch sizes.",
         "One network and one set of PPO's settings for all; the defaults were found mostly with the default optimizer.",
+        "An asterisk stands by chance in about one of 20 pairs of equals; with many pairs expect some."
+        if seeds >= FEW
+        else f"Fewer than {FEW} seeds: who is better is marked nowhere.",
         "Seconds are of this machine, with as many runs at a time as it was told, and hold for no other.",
     ]
     if not any(part.name == "tuned" for part in report.parts):
