@@ -114,13 +114,13 @@ def with_interval(score: Score, name: str) -> str:
 
 
 def table_of(against: dict[str, Score]) -> Table:
+    """A column for each opponent: there are more metrics than opponents."""
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     made.add_column("against")
-    names = list(next(iter(against.values())).means)
-    for name in names:
-        made.add_column(name, justify="right")
-    for opponent, score in against.items():
-        made.add_row(opponent, *(plus_minus(score, name) for name in names))
+    for opponent in against:
+        made.add_column(opponent, justify="right", overflow="fold")
+    for name in next(iter(against.values())).means:
+        made.add_row(name, *(plus_minus(score, name) for score in against.values()))
     return made
 
 
@@ -142,7 +142,7 @@ def run(plan: EvaluatePlan) -> int:
     if score.unfinished:
         print(f"  {score.unfinished} environments did not finish within max_steps={config.max_steps} and are left out")
     if against:
-        Console(width=max(100, Console().width)).print(table_of(against))
+        Console().print(table_of(against))
     if config.json:
         content = asdict(score) | {"opponents": {name: asdict(other) for name, other in against.items()}}
         Path(config.json).write_text(json.dumps(content, indent=2) + "\n")
