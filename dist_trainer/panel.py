@@ -152,11 +152,12 @@ class Panel:
                 self._dial(dial)
             return
         keys = key_of_choices(session.keymap, choice_names(view, spec)[0]) if len(spec.action_sizes) == 1 else {}
+        most = max(3, MOST_OPTIONS // len(spec.action_sizes))
         for component in options(view, spec, chosen, parameters, session.legal(agent)):
             shown = component
-            if len(component) > MOST_OPTIONS:  # the likeliest, or those that are possible
-                shown = sorted(component, key=lambda option: (option.legal, option.probability or 0), reverse=True)
-                shown = shown[:MOST_OPTIONS]
+            if len(component) > most:  # what is chosen, and the likeliest, or those that are possible; in their order
+                ranked = sorted(component, key=lambda o: (o.chosen, o.legal, o.probability or 0), reverse=True)
+                shown = [option for option in component if option in ranked[:most]]
             for option in shown:
                 self._option(option, "" if session.choice is not None else keys.get(option.name, ""))
             if len(shown) < len(component):
