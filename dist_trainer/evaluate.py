@@ -7,6 +7,7 @@ import math
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from rich.table import Table
 from dist_trainer.config import EnvConfig
 from dist_trainer.distributed import share_of_cores
 from dist_trainer.envs import statistics_names
+from dist_trainer.errors import ConfigError
 from dist_trainer.interval import ratio_interval
 from dist_trainer.normalize import ObservationNormalizer
 from dist_trainer.plan_evaluate import EvaluatePlan
@@ -130,8 +132,15 @@ def plus_minus(score: Score, name: str) -> str:
     return f"{score.means[name]:.3g}{reach}"
 
 
+def _without_nan(content: Any) -> Any:
+    """JSON has null for a mean of nothing."""
+    if isinstance(content, dict):
+        return {name: _without_nan(value) for name, value in content.items()}
+    return None if isinstance(content, float) and math.isnan(content) else content
+
+
 def run(plan: EvaluatePlan) -> int:
-    """Prints the score. Exit status 1 if it is below what is required."""
+    """Prints the score. Exit status 1 if it is below what is required, or if there is none. Raises ConfigError."""
     config, trained, checkpoint = plan.config, plan.trained, plan.checkpoint
     score, against = evaluate(plan)
     mean = score.means["episode_return"]
@@ -145,7 +154,13 @@ def run(plan: EvaluatePlan) -> int:
         Console().print(table_of(against))
     if config.json:
         content = asdict(score) | {"opponents": {name: asdict(other) for name, other in against.items()}}
-        Path(config.json).write_text(json.dumps(content, indent=2) + "\n")
+        try:
+            Path(config.json).write_text(json.dumps(_without_nan(content), indent=2, allow_nan=False) + "\n")
+        except OSError as error:
+            raise ConfigError("json", config.json, f"cannot be written: {error.strerror}") from None
+    if not score.episodes:
+        print(f"  not one environment finished within max_steps={config.max_steps}")
+        return 1
     required = config.require_mean_return
     if required is not None and score.unfinished:
         print(f"  the required mean return of {required:g} counts only if every environment finishes")

@@ -1,4 +1,4 @@
-"""Asked to stop: by a signal (Ctrl-C, SIGTERM, SIGUSR1), or by a file that appears.
+"""Asked to stop: by a signal (Ctrl-C, SIGTERM, SIGUSR1, SIGHUP: its terminal was closed), or by a file that appears.
 
 Each learner looks for itself; the learners add up at the end of every iteration who knows of it, so that all stop at
 the same one. The file is for launchers: a cluster tells a job's processes, not the learners of every node.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import time
 from pathlib import Path
 from types import FrameType
@@ -35,6 +36,8 @@ class StopRequest:
         self._next_look = 0.0
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, self._handle)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # that is nohup's
+            signal.signal(signal.SIGHUP, self._handle)
 
     @property
     def requested(self) -> bool:
@@ -54,7 +57,18 @@ class StopRequest:
         self._asked = True
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            _forget_terminal()
         self._note()
         self.interrupts += number == signal.SIGINT
         if self.interrupts >= FORCE_AFTER:
             raise KeyboardInterrupt
+
+
+def _forget_terminal() -> None:
+    """What is written to one that is gone would fail, and end the run without its checkpoint."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for output in (1, 2):
+        if stat.S_ISCHR(os.fstat(output).st_mode):  # isatty says of one that is gone that it is none
+            os.dup2(nowhere, output)
+    os.close(nowhere)

@@ -9,13 +9,16 @@ import torch
 from dist_trainer.checkpoint import load_file
 from dist_trainer.config import TrainConfig
 from dist_trainer.envs import EnvSpec
+from dist_trainer.errors import ConfigError
 from dist_trainer.learner import make_observation_normalizer, make_policy
 from dist_trainer.normalize import ObservationNormalizer
 from dist_trainer.policies import Policy
 
 
 def choose_device(name: str) -> torch.device:
-    """`name`: auto | cpu | cuda."""
+    """`name`: auto | cpu | cuda. Raises ConfigError if there is no GPU for the last."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device", name, "there is no GPU here; device=cpu works")
     cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
     return torch.device("cuda", 0) if cuda else torch.device("cpu")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import signal
 import struct
 import subprocess
 import sys
@@ -170,3 +171,35 @@ def test_on_a_terminal_the_screen_is_drawn_in_place(tmp_path: Path) -> None:
     assert "100 %" in text
     assert "gradient" in text
     assert "done: 2,048 steps" in text.rstrip().splitlines()[-1]
+
+
+def test_a_terminal_that_is_closed_ends_the_run_with_a_checkpoint(tmp_path: Path) -> None:
+    """As when a connection is lost: SIGHUP, and nothing can be written any more."""
+    settings = ["total_envs=16", "horizon=16", "ppo.minibatches=2", "device=cpu", "torch_threads=1"]
+    command = [
+        sys.executable,
+        "-m",
+        "dist_trainer",
+        "train",
+        *settings,
+        "total_env_steps=1e9",
+        f"run_dir={tmp_path}/run",
+    ]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(ROOT)
+        os.execv(sys.executable, command)
+    seen = b""
+    while b"passed" not in seen:  # of the dashboard
+        seen += os.read(terminal, 4096)
+    os.close(terminal)
+    deadline = time.monotonic() + 60
+    ended, status = 0, 0
+    while not ended and time.monotonic() < deadline:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        time.sleep(0.05)
+    if not ended:
+        os.kill(pid, signal.SIGKILL)
+    assert ended and os.waitstatus_to_exitcode(status) == 0
+    checkpoints = sorted((tmp_path / "run" / "checkpoints").glob("iteration_*.ckpt"))
+    assert len(checkpoints) > 1 and "00000000" not in checkpoints[-1].name
