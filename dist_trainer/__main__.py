@@ -144,6 +144,17 @@ def take_cfg(arguments: Sequence[str]) -> tuple[bool, list[str]]:
     return True, words[:at] + words[at + 2 :]
 
 
+def plan_text(verb: str, settings: Sequence[str]) -> str:
+    """What the command would do. Raises ConfigError if it could not."""
+    if verb == "sweep":
+        return study_text(settings)
+    if verb == "benchmark":
+        from dist_trainer.benchmark import grid_text
+
+        return grid_text(settings)
+    return job_text(verb, settings)
+
+
 def tell(text: str) -> None:
     """To a reader who may stop reading, as `| head` does."""
     try:
@@ -170,7 +181,7 @@ def main() -> int:
             shows, settings = take_cfg(arguments)
             if not shows:
                 return VERBS[verb](settings)
-            tell((study_text(settings) if verb == "sweep" else job_text(verb, settings)).rstrip())
+            tell(plan_text(verb, settings).rstrip())
         return 0
     except ConfigError as error:
         if rank != "0":

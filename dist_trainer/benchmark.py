@@ -74,6 +74,11 @@ def plan_benchmark(arguments: Sequence[str]) -> BenchmarkPlan:
     return BenchmarkPlan(config, grid, settings)
 
 
+def grid_text(arguments: Sequence[str]) -> str:
+    """What `--cfg job` prints: benchmark.yaml. Raises ConfigError if it could not begin."""
+    return yaml.safe_dump(_note_of(plan_benchmark(arguments)), sort_keys=False)
+
+
 def run_benchmark(arguments: Sequence[str]) -> int:
     """Exit status: 0 if every run is over, 1 if all of them have failed, 3 if some are left. Raises ConfigError."""
     plan = plan_benchmark(arguments)

@@ -190,7 +190,7 @@ def plan_doctor(arguments: Sequence[str]) -> DoctorConfig:
 def job_text(verb: str, arguments: Sequence[str]) -> str:
     """What `--cfg job` prints: the resolved configuration. Raises ConfigError if it could not be run."""
     if verb not in ("train", "evaluate"):
-        raise ConfigError("--cfg", "job", f"shows what train and evaluate would do, not {verb}")
+        raise ConfigError("--cfg", "job", f"shows what train, evaluate, sweep and benchmark would do, not {verb}")
     is_train = verb == "train"
     config: Any = plan_train(arguments, launched("WORLD_SIZE")).config if is_train else plan_evaluate(arguments).config
     return OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config)))

@@ -10,6 +10,7 @@
 #                    requeues itself. Needs a --job-name=NAME of its own; to cancel them all: scancel --name=NAME
 #   --experiments=FILE  one run for each line of settings in FILE, as an array (slurm/experiments.sbatch)
 #   --sweep=N        N workers of one sweep, as an array (slurm/sweep.sbatch); settings sweep.* are its own
+#   --benchmark=N    N workers of one benchmark, as an array (slurm/benchmark.sbatch); settings are those of the verb
 #   --at-once=N      of an array's elements
 #   --OPTION=VALUE   anything else is for sbatch; it goes before slurm/site.sh's
 set -euo pipefail
@@ -82,7 +83,7 @@ submit() {
 }
 
 declare -A options=()
-dry_run='' chain='' experiments='' sweep='' at_once='''' learners='' settings=() for_sbatch=()
+dry_run='' chain='' experiments='' sweep='' benchmark='' at_once='''' learners='' settings=() for_sbatch=()
 for argument in "$@"; do
   case $argument in
     --help | -h) sed -n '2,/^set -/p' "${BASH_SOURCE[0]}" | sed '$d; s/^# \{0,1\}//'; exit 0 ;;
@@ -90,6 +91,7 @@ for argument in "$@"; do
     --chain=*) chain=${argument#*=} ;;
     --experiments=*) experiments=${argument#*=} ;;
     --sweep=*) sweep=${argument#*=} ;;
+    --benchmark=*) benchmark=${argument#*=} ;;
     --at-once=*) at_once=${argument#*=} ;;
     --learners=*) learners=${argument#*=} ;;
     --*=*)
@@ -107,6 +109,8 @@ if [[ -n $experiments ]]; then
   script=slurm/experiments.sbatch
 elif [[ -n $sweep ]]; then
   script=slurm/sweep.sbatch
+elif [[ -n $benchmark ]]; then
+  script=slurm/benchmark.sbatch
 fi
 nodes=${options[--nodes]:-1}
 name=${options[--job-name]:-$(sed -n 's/^#SBATCH --job-name=//p' "$script")}
@@ -131,11 +135,18 @@ set -eu
 elements=0
 if [[ -n $sweep ]]; then
   count --sweep "$sweep"
-  [[ -z $chain$experiments ]] || die "--sweep=$sweep: not with --chain or --experiments"
+  [[ -z $chain$experiments$benchmark ]] || die "--sweep=$sweep: not with --chain, --experiments or --benchmark"
   ((nodes == 1)) || die "--nodes=$nodes: a worker of a sweep has one node; more workers: --sweep=N"
   elements=$sweep
   settings=("sweep.learners=$learners" "${settings[@]}")
   python -m dist_trainer sweep --cfg job "${settings[@]}" >/dev/null || die "nothing was submitted"
+elif [[ -n $benchmark ]]; then
+  count --benchmark "$benchmark"
+  [[ -z $chain$experiments ]] || die "--benchmark=$benchmark: not with --chain or --experiments"
+  ((nodes == 1)) || die "--nodes=$nodes: a worker of a benchmark has one node; more workers: --benchmark=N"
+  elements=$benchmark
+  settings=("learners=$learners" "${settings[@]}")
+  python -m dist_trainer benchmark --cfg job "${settings[@]}" >/dev/null || die "nothing was submitted"
 elif [[ -n $experiments ]]; then
   [[ -f $experiments ]] || die "--experiments=$experiments: no such file"
   [[ -z $chain ]] || die "--chain=$chain: not with --experiments; its runs requeue themselves"
@@ -152,7 +163,7 @@ fi
 arguments=(${SITE_PARTITION:+--partition="$SITE_PARTITION"} ${SITE_ACCOUNT:+--account="$SITE_ACCOUNT"})
 arguments+=(${SITE_SBATCH[@]+"${SITE_SBATCH[@]}"})
 variables=("DIST_TRAINER_LEARNERS=$learners")
-echo "submit: $nodes node(s) x $learners learner(s)${sweep:+, $elements workers}${experiments:+, $elements runs}${chain:+, $chain jobs in a chain}" >&2
+echo "submit: $nodes node(s) x $learners learner(s)${sweep:+, $elements workers}${benchmark:+, $elements workers}${experiments:+, $elements runs}${chain:+, $chain jobs in a chain}" >&2
 if [[ -z $dry_run ]]; then
   mkdir -p -- "$SITE_RUNS"
 fi

@@ -79,9 +79,12 @@ go_on() {
   exit 0
 }
 
-# sweep_job SETTING=VALUE...: workers of a sweep on this node; see slurm/sweep.sbatch
-sweep_job() {
-  local status=0 sweep chain=''
+# shared_folder: of all elements of an array
+shared_folder() { printf '%s\n' "$SITE_RUNS/$SLURM_JOB_NAME-${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}"; }
+
+# worker_job VERB SETTING=VALUE...: of a sweep or a benchmark on this node; see slurm/sweep.sbatch
+worker_job() {
+  local verb=$1 status=0 worker told='' chain=''
   job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
   job=${job:-$SLURM_JOB_ID}
   restart=${SLURM_RESTART_COUNT:-0}
@@ -91,16 +94,20 @@ sweep_job() {
   site_environment
   set -eu
   say "on $(hostname)"
-  python -m dist_trainer sweep "sweep.folder=$SITE_RUNS/$SLURM_JOB_NAME-${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}" "$@" &
-  sweep=$!
-  trap 'say "USR1: stopping"; kill -TERM "$sweep" 2>/dev/null || true' USR1
-  trap 'say "TERM: stopping"; kill -TERM "$sweep" 2>/dev/null || true' TERM
-  while kill -0 "$sweep" 2>/dev/null; do # a trap ends a wait
+  python -m dist_trainer "$@" &
+  worker=$!
+  trap 'told=yes; say "USR1: stopping"; kill -TERM "$worker" 2>/dev/null || true' USR1
+  trap 'told=yes; say "TERM: stopping"; kill -TERM "$worker" 2>/dev/null || true' TERM
+  while kill -0 "$worker" 2>/dev/null; do # a trap ends a wait
     status=0
-    wait "$sweep" || status=$?
+    wait "$worker" || status=$?
   done
+  if [[ $verb == benchmark && $status == 3 && -z $told ]]; then
+    say "what is left is being done by other elements"
+    exit 0
+  fi
   case $status in
-    0) say "the sweep is over" ;;
+    0) say "the $verb is over" ;;
     2) exit 2 ;;
     *)
       say "ended with status $status"

@@ -297,6 +297,11 @@ def test_dry_run_of_a_chain_and_of_a_sweep(tmp_path: Path) -> None:
     assert wanted in done.stdout and done.stdout.rstrip().endswith("sweep.trials=9"), done.stderr
     done = script("launch/submit.sh", "--dry-run", "--sweep=3", *SETTINGS, "sweep.trails=9")
     assert done.returncode == 2 and "did you mean sweep.trials?" in done.stderr
+    done = script("launch/submit.sh", "--dry-run", "--benchmark=2", "optimizers=[muon]", "envs=[cartpole]", "seeds=2")
+    wanted = "--array=0-1 --output=runs/%x-%A_%a.out slurm/benchmark.sbatch learners=1 optimizers="
+    assert wanted in done.stdout and "2 workers" in done.stderr, done.stderr
+    done = script("launch/submit.sh", "--dry-run", "--benchmark=2", "envs=[cartpool]")
+    assert done.returncode == 2 and "did you mean cartpole?" in done.stderr
     experiments.write_text("seed=1\nsead=2\n")
     done = script("launch/submit.sh", "--dry-run", f"--experiments={experiments}", *SETTINGS)
     assert done.returncode == 2 and "sead=2: no such setting; did you mean seed?" in done.stderr

@@ -3,7 +3,7 @@
 # shellcheck disable=SC2034,SC2154  # CASES and SHORT are for run.sh; work, runs and python are its own
 
 CASES=(undisturbed usr1_to_batch usr1_to_steps time_limit preempted requeued node_killed cable_cut killed_learner
-  cancelled endless_crash missing_node chain experiments sweep three_nodes multi_node)
+  cancelled endless_crash missing_node chain experiments sweep benchmark three_nodes multi_node)
 SHORT=(undisturbed usr1_to_steps node_killed)
 
 ITERATIONS=80
@@ -229,6 +229,27 @@ case_sweep() {
   [[ $(sweep_trials complete) == 4 && $(wc -l <"$run/trials.csv") == 5 ]] || fail "trials: $(cat -- "$run/trials.csv")"
   cut -d , -f 7 "$run/trials.csv" | grep -q 'its worker disappeared' || fail "nobody missed the dead node's worker"
   [[ -s $run/tuned/best.yaml ]] || fail "no best.yaml"
+}
+
+# Two workers on two nodes; one is asked to stop in mid-training, and its element requeued: no run is lost or done twice.
+case_benchmark() {
+  local array index
+  array=$(head_node env TEST_ACT_S="$TEST_ACT_S" DIST_TRAINER_TRUST=tests launch/submit.sh --benchmark=2 --learners=1 --cpus-per-task=4 \
+    --job-name=benchmark "optimizers=[muon,adamw]" "envs=[cartpole]" seeds=2 workers=1 budget=0.03 device=cpu total_envs=24 \
+    horizon=16 ppo.minibatches=2 policy.hidden_size=16 policy._target_=tests.slow_policy.SlowPolicy 2>/dev/null)
+  run=$runs/benchmark-$array
+  for index in muon adamw; do
+    within 90 "$index to train" has_reached "$run/runs/cartpole/$index/1/train" $((ITERATIONS / 4))
+  done
+  head_node scancel --batch --signal=USR1 "${array}_1"
+  within 90 "element 1 to be requeued" grep -q 'requeued' "$runs/benchmark-${array}_1.out"
+  for index in 0 1; do
+    within 240 "element $index to end" is_over "${array}_$index"
+    [[ $(state_of "${array}_$index") == COMPLETED ]] || fail "element $index: $(state_of "${array}_$index")"
+  done
+  [[ $(find "$run/runs" -name score.json | wc -l) == 4 ]] || fail "runs: $(find "$run/runs" -name score.json)"
+  [[ -z $(find "$run/runs" -name failed.json) ]] || fail "$(find "$run/runs" -name failed.json -exec cat {} +)"
+  [[ $(wc -l <"$run/report/runs.csv") == 5 ]] || fail "the report: $(cat -- "$run/report/runs.csv")"
 }
 
 # Three nodes; one of them loses its power and is started again.
