@@ -25,6 +25,7 @@ ENV_PREFIXES = ("env.params.", "env.view.")  # what may differ from the training
 MOST_FPS = 1000.0
 DEVICES = ("auto", "cpu", "cuda")
 VIDEOS = (".gif", ".mp4")
+MOST_SCALE = 16  # of a recording
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +83,8 @@ def plan_record(arguments: Sequence[str]) -> tuple[RecordConfig, ViewPlan]:
     for name in ("episodes", "steps", "scale"):
         if getattr(config, name) < 1:
             raise ConfigError(name, getattr(config, name), "must be at least 1")
+    if config.scale > MOST_SCALE:
+        raise ConfigError("scale", config.scale, f"must be at most {MOST_SCALE}: pictures are hundreds of pixels wide")
     if Path(config.output).suffix not in VIDEOS:
         raise ConfigError("output", config.output, f"must end with {' or '.join(VIDEOS)}")
     trained = _find_trained(config.checkpoint, config, settings)
