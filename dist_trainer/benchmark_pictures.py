@@ -56,6 +56,7 @@ def _aggregates(part: Part) -> bytes:
             colour = colours(part)[standing.contestant.name]
             panel.barh(row, estimate.high - estimate.low, left=estimate.low, height=0.6, color=colour, alpha=0.55)
             panel.plot([estimate.point] * 2, [row - 0.3, row + 0.3], color="black", linewidth=1.5)
+        panel.use_sticky_edges = False  # room at both ends of the bars
         panel.set_title(title, fontsize=9)
         panel.set_yticks(range(len(ranked)), [standing.contestant.name for standing in ranked], fontsize=8)
         _clean(panel)
