@@ -30,7 +30,7 @@ def test_invariants_hold(tmp_path: Path) -> None:
 
 # One statement each, broken as a careless edit would.
 BREAKS = {
-    "moba gold": ("moba_world.h", "hero.gold -= paid;", "hero.gold -= paid - 1;", "gold is not what was earned"),
+    "moba gold": ("moba_heroes.h", "hero.gold -= paid;", "hero.gold -= paid - 1;", "gold is not what was earned"),
     "mmo trade": ("mmo_world.h", "agent.gold -= price;", "agent.gold -= price - 1;", "gold lost or from nowhere"),
     "mmo places": ("mmo_world.h", "put(other, agent.cell, kAgentCode);", "", "two in one place"),
 }

@@ -2,9 +2,7 @@
 // who did not, move; then what hit takes effect, so that two can fell each other in one step.
 #pragma once
 
-#include <span>
-
-#include "moba_units.h"
+#include "moba_moves.h"
 
 namespace dist_trainer::moba {
 
@@ -12,10 +10,9 @@ struct Choice {
   std::int32_t move, act, target;
 };
 
-struct World : Units {
-  std::array<Hero, kHeroes> heroes;
-  std::int32_t time, waves;
+struct World : Moves {
   std::int32_t winner;  // kNobody: (yet) undecided
+  std::int32_t limit;   // of time
   bool over;
 
   void reset(int most_steps, const std::array<std::int32_t, kHeroes>& roles) {
@@ -101,95 +98,19 @@ struct World : Units {
     decide(end);
   }
 
-  bool is_home(int h) const {
-    const int i = unit_of_hero(h);
-    return unit(i).alive() && distance(unit(i).cell, kFountain.seen_by(team_of(i))) <= kHomeRange;
-  }
-  bool can_cast(int h, int skill) const {
-    const Hero& hero = heroes[index(h)];
-    return hero.cooldown[index(skill)] == 0 && hero.mana >= kRoles[index(hero.role)].skills[index(skill)].mana;
-  }
-  int price(int h, int item) const {
-    const Ware& ware = kWares[index(item)];
-    return ware.price + ware.price_growth * heroes[index(h)].items[index(item)];
-  }
-  bool can_buy(int h, int item) const {
-    const Hero& hero = heroes[index(h)];
-    return hero.items[index(item)] < kWares[index(item)].most && hero.gold >= price(h, item);
-  }
   int standing(int team) const {  // health of all its buildings
     int sum = 0;
     for (int b = 0; b < kTeamBuildings; ++b) sum += building(team, b).health;
     return sum;
   }
-  int limit;  // of time
 
  private:
-  static constexpr int kNowhereNear = 10'000;
   struct Hit {
     std::int16_t by, at, damage, stun;
   };
   static constexpr int kMostHits = 512;  // at most kHeroes * kTeamUnits + all who attack
   std::array<Hit, kMostHits> hit_;
   std::int32_t hits_;
-
-  Hero& hero_of(int unit) { return heroes[index(hero_of_unit(unit))]; }
-  int advance_of(int h) const {
-    const Unit& body = unit(unit_of_hero(h));
-    return body.alive() ? map().advance()[body.cell.seen_by(h / kTeamHeroes).at()] : kNowhereNear;
-  }
-
-  void appear(int h) {
-    Cell cell;
-    const int i = unit_of_hero(h), team = team_of(i);
-    Hero& hero = heroes[index(h)];
-    if (!free_near(kFountain.seen_by(team), kHomeRange, team, cell)) {
-      hero.respawn = 1;
-      return;
-    }
-    hero.respawn = 0;
-    hero.mana = hero.most_mana;
-    unit(i).health = unit(i).most_health;
-    unit(i).stunned = unit(i).ready_in = 0;
-    enter(i, cell);
-  }
-
-  static void tick(std::int32_t& steps) { steps -= steps > 0; }
-
-  void pass_time() {
-    for (int i = 0; i < kTeams * kTeamUnits; ++i) {
-      tick(unit(i).ready_in);
-      tick(unit(i).stunned);
-    }
-    for (int h = 0; h < kHeroes; ++h) {
-      Hero& hero = heroes[index(h)];
-      Unit& body = unit(unit_of_hero(h));
-      hero.hit_for = hero.shown_act = 0;
-      for (auto& left : hero.cooldown) tick(left);
-      if (hero.shield_left > 0 && --hero.shield_left == 0) hero.shield = 0;
-      if (time % kGoldEvery == 0) earn(hero, 1);
-      if (hero.respawn > 0 && --hero.respawn == 0) appear(h);
-      if (!body.alive()) continue;
-      const int regenerated = time % kRegenerateEvery == 0, percent = is_home(h) ? kHomePercent : 0;
-      body.health = std::min(body.most_health, body.health + regenerated + body.most_health * percent / 100);
-      hero.mana = std::min(hero.most_mana, hero.mana + regenerated + hero.most_mana * percent / 100);
-    }
-    if (time % kWaveEvery == kFirstWave) {
-      ++waves;
-      for (int lane = 0; lane < kLanes; ++lane) {
-        for (int n = 0; n < kWaveFootmen + kWaveArchers; ++n) {
-          for (int team = 0; team < kTeams; ++team) {
-            add_creep(team, n >= kWaveFootmen, lane, kMusters[index(lane)].seen_by(team));
-          }
-        }
-      }
-    }
-  }
-
-  static void earn(Hero& hero, int gold) {
-    hero.gold += gold;
-    hero.earned += gold;
-  }
 
   void hit(int by, int at, int damage, int stun) {
     hit_[index(hits_++)] = {static_cast<std::int16_t>(by), static_cast<std::int16_t>(at),
@@ -286,37 +207,6 @@ struct World : Units {
     return true;
   }
 
-  bool drink(int h) {
-    Hero& hero = heroes[index(h)];
-    Unit& body = unit(unit_of_hero(h));
-    if (hero.items[kElixir] == 0) return false;
-    --hero.items[kElixir];
-    ++hero.drunk;
-    body.health = std::min(body.most_health, body.health + kElixirHealth);
-    hero.mana = std::min(hero.most_mana, hero.mana + kElixirMana);
-    return true;
-  }
-
-  bool buy(int h, int item) {
-    if (!is_home(h) || !can_buy(h, item)) return false;
-    Hero& hero = heroes[index(h)];
-    Unit& body = unit(unit_of_hero(h));
-    const int paid = price(h, item);
-    hero.gold -= paid;
-    hero.spent += paid;
-    ++hero.items[index(item)];
-    if (item == kBlade) body.damage += kBladeDamage;
-    if (item == kMail) {
-      body.most_health += kMailHealth;
-      body.health += kMailHealth;
-    }
-    if (item == kCrystal) {
-      hero.most_mana += kCrystalMana;
-      hero.mana += kCrystalMana;
-    }
-    return true;
-  }
-
   // Towers and creeps. Whether a creep goes on instead.
   bool fight(int i) {
     Unit& body = unit(i);
@@ -327,57 +217,6 @@ struct World : Units {
     body.ready_in = is_creep(i) ? kCreepAttackEvery : kTowerAttackEvery;
     hit(i, at, body.damage, 0);
     return false;
-  }
-
-  void walk(int h, int direction) {
-    const int i = unit_of_hero(h);
-    const Cell step = kSteps[index(direction)];
-    const Cell to = team_of(i) == 0 ? unit(i).cell + step : unit(i).cell + Cell{-step.x, -step.y};
-    if (direction > 0 && is_free(to)) move(i, to);
-  }
-
-  // Towards an enemy in sight, else along the lane.
-  void march(int i) {
-    const int other = find(team_of(i), unit(i).cell, kSight, kNearest, true);
-    if (other != kNobody) {
-      approach(i, unit(other).cell);
-    } else {
-      descend(i, map().lane(unit(i).lane));
-    }
-  }
-
-  // To a free cell beside, with the least of a field that is less than here, or the same.
-  void descend(int i, const Map::Field& field) {
-    const int team = team_of(i);
-    const Cell here = unit(i).cell.seen_by(team);
-    int least = field[here.at()] + 1;
-    Cell best = here;
-    for (int k = 1; k < kMoves; ++k) {
-      const Cell there = here + kSteps[index(k)];
-      if (field[there.at()] < least && is_free(there.seen_by(team))) {
-        least = field[there.at()];
-        best = there;
-      }
-    }
-    if (best != here) move(i, best.seen_by(team));
-  }
-
-  void approach(int i, Cell goal) {
-    const int team = team_of(i);
-    const Cell here = unit(i).cell.seen_by(team), there = goal.seen_by(team);
-    const auto far = [there](Cell c) {  // diagonal steps first, then straight ones
-      return 64 * distance(c, there) + std::abs(c.x - there.x) + std::abs(c.y - there.y);
-    };
-    int least = far(here);
-    Cell best = here;
-    for (int k = 1; k < kMoves; ++k) {
-      const Cell next = here + kSteps[index(k)];
-      if (far(next) < least && is_free(next.seen_by(team))) {
-        least = far(next);
-        best = next;
-      }
-    }
-    if (best != here) move(i, best.seen_by(team));
   }
 
   void take_effect(std::span<float, kHeroes> rewards) {
@@ -450,36 +289,6 @@ struct World : Units {
       }
     }
     share_experience(other_team, unit(i).cell, experience, rewards);
-  }
-
-  void share_experience(int team, Cell cell, int experience, std::span<float, kHeroes> rewards) {
-    std::array<int, kTeamHeroes> near;
-    int count = 0;
-    for (int k = 0; k < kTeamHeroes; ++k) {
-      const Unit& body = unit(team * kTeamUnits + k);
-      if (body.alive() && distance(body.cell, cell) <= kExperienceRange) near[index(count++)] = team * kTeamHeroes + k;
-    }
-    for (int n = 0; n < count; ++n) {
-      const int h = near[index(n)];
-      rewards[index(h)] += kExperienceReward * static_cast<float>(experience / count);
-      learn(h, experience / count);
-    }
-  }
-
-  void learn(int h, int experience) {
-    Hero& hero = heroes[index(h)];
-    Unit& body = unit(unit_of_hero(h));
-    const Role& role = kRoles[index(hero.role)];
-    hero.experience += experience;
-    while (hero.level < kMaxLevel && hero.experience >= experience_for(hero.level)) {
-      hero.experience -= experience_for(hero.level++);
-      body.most_health += role.health_growth;
-      body.health += role.health_growth;
-      body.damage += role.damage_growth;
-      hero.most_mana += role.mana_growth;
-      hero.mana += role.mana_growth;
-    }
-    if (hero.level == kMaxLevel) hero.experience = 0;
   }
 
   // The ancients, or at the end of time who has more health of buildings left.
