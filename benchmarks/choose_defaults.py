@@ -1,106 +1,160 @@
-"""Chooses settings for all environments on one half of some, and says what they do on the other half.
+"""Chooses settings for all environments on one half of the catalogue, and says what they do on the other half.
 
-    python -m benchmarks.choose_defaults [--candidates 12] [--budget 0.3] [--folder runs/defaults]
+    python -m benchmarks.choose_defaults [--candidates 14] [--folder runs/defaults]
 
-Candidate 0 is what configs/ says; the others are drawn around it, one value of each knob in KNOBS. All train on HALF
-with one seed; the FINALISTS best, and candidate 0, with two more; whoever then leads is compared with candidate 0 on
-OTHER_HALF, by seeds of its own. A score is the mean over the training of the normalized score: it counts how fast and
-how far. Runs that are in the folder already are not repeated. Prints Markdown tables of all results.
+Candidate 0 is what configs/ says; EARLIER are those that led in an earlier, smaller search; the others are drawn, one
+value of each knob in KNOBS. All train on HALF with one seed; the FINALISTS best, and candidate 0, with one more;
+whoever then leads is compared with candidate 0 on OTHER_HALF, by seeds of its own.
+
+All have the same time, not the same steps: more optimizer steps a sample are slower, and such a candidate trains for
+as many steps fewer as its speed in Breakout, measured first, is lower. A score is the middle between the normalized
+mean over the training (how fast) and that of the evaluation after it (how far), both within LIMITS, so that no
+environment outweighs the others. Runs that are in the folder already are not repeated. Prints Markdown tables of
+everything.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from dist_trainer.benchmark_grid import Contestant, Run, Task, load_suite
 from dist_trainer.benchmark_results import read_result
-from dist_trainer.benchmark_runs import Orders, Place, do_runs
-from dist_trainer.config_files import config_dir
+from dist_trainer.benchmark_runs import TRAINING, Orders, Place, do_runs
+from dist_trainer.run_curves import read_curve
 
-HALF = ("cartpole", "tmaze", "execution")
-OTHER_HALF = ("acrobot", "deepsea", "pendulum")
+# A pair for each line of the catalogue; snake, moba and mmo are left out: their sizes leave no choice of minibatches.
+HALF = ("cartpole", "mountaincar", "breakout", "tmaze", "maze", "tetris", "connect4", "execution")
+OTHER_HALF = ("acrobot", "pendulum", "pong", "repeat_copy", "deepsea", "game2048", "quadrotors", "hvac")
+AT_MOST_STEPS = 2.5e6
 FINALISTS = 3
-KNOBS: dict[str, Sequence[float]] = {  # the middle of each is today's
-    "optimizer.lr": (0.5, 0.71, 1, 1.41, 2),  # times that of configs/optimizer/muon.yaml
-    "ppo.entropy_coef": (5e-4, 1e-3, 2e-3, 4e-3, 8e-3),
-    "ppo.gamma": (0.97, 0.98, 0.99, 0.993, 0.995),
-    "ppo.gae_lambda": (0.85, 0.9, 0.95, 0.97, 0.98),
-    "ppo.clip": (0.1, 0.2, 0.3),
-    "ppo.minibatches": (8, 16, 32),
-    "ppo.update_epochs": (1, 1, 2),
+LIMITS = (-0.5, 1.25)
+KNOBS: dict[str, Sequence[float]] = {
+    "optimizer.lr": (0.02, 0.028, 0.04),
+    "ppo.entropy_coef": (5e-4, 1e-3, 2e-3, 4e-3),
+    "ppo.gamma": (0.98, 0.99, 0.993, 0.995),
+    "ppo.gae_lambda": (0.9, 0.95, 0.97),
+    "ppo.clip": (0.2, 0.3),
+    "ppo.minibatches": (16, 32),
+    "ppo.update_epochs": (1, 2),
 }
+EARLIER = ((0.0282, 0.004, 0.98, 0.95, 0.3, 32, 2), (0.04, 0.004, 0.995, 0.9, 0.2, 16, 2))
+SIZES = ("ppo.minibatches", "ppo.update_epochs")
+Size = tuple[float, ...]
 
 
-def candidates(count: int) -> list[Contestant]:
-    rate = yaml.safe_load((config_dir() / "optimizer" / "muon.yaml").read_text())["lr"]
-    made = [Contestant("0", "muon", ("optimizer=muon",))]
-    draw = random.Random(1)
-    for number in range(1, count):
-        values = {knob: draw.choice(choices) for knob, choices in KNOBS.items()}
-        values["optimizer.lr"] *= rate
-        settings = [f"{knob}={value:g}" for knob, value in values.items()]
-        made.append(Contestant(str(number), "muon", ("optimizer=muon", *settings)))
+def candidates(count: int) -> dict[str, dict[str, float]]:
+    draw = random.Random(2)
+    made: dict[str, dict[str, float]] = {"0": {}}
+    for values in EARLIER:
+        made[str(len(made))] = dict(zip(KNOBS, values, strict=True))
+    while len(made) < count:
+        made[str(len(made))] = {knob: draw.choice(choices) for knob, choices in KNOBS.items()}
     return made
 
 
+def size_of(values: dict[str, float]) -> Size:
+    return tuple(values.get(knob, today) for knob, today in zip(SIZES, (16, 1), strict=True))
+
+
+def run_all(runs: Sequence[Run]) -> None:
+    places = [Place(threads=1)] * len(os.sched_getaffinity(0))
+    do_runs(runs, places, Orders(["device=cpu"], 1, lambda: False, lambda text: None))
+
+
+def measure_speeds(sizes: Sequence[Size], folder: Path) -> dict[Size, float]:
+    """Steps per second of each, on all cores, each by itself in turn; kept in a file."""
+    file = folder / "speeds.json"
+    if not file.exists():
+        task = replace(load_suite("cpu")["breakout"], steps=8e5, evaluate=("episodes=1", "max_steps=10"))
+        found = []
+        for size in sizes:
+            settings = [f"{knob}={value:g}" for knob, value in zip(SIZES, size, strict=True)]
+            name = "x".join(f"{value:g}" for value in size)
+            made = Contestant(f"speed-{name}", "muon", tuple(settings))
+            places = range(len(os.sched_getaffinity(0)))
+            runs = [Run(task, made, seed, folder / "speed" / name / str(seed)) for seed in places]
+            run_all(runs)
+            curves = [
+                read_curve(run.folder / TRAINING, {"env.name": task.env}, "perf/env_steps_per_second") for run in runs
+            ]
+            found.append([list(size), float(np.mean([np.median(curve.values[2:]) for curve in curves]))])
+        file.write_text(json.dumps(found))
+    return {tuple(size): speed for size, speed in json.loads(file.read_text())}
+
+
 def scores(
-    contestants: Sequence[Contestant], tasks: Sequence[Task], seeds: Sequence[int], folder: Path
+    contestants: dict[str, Contestant],
+    shares: dict[str, float],
+    tasks: Sequence[Task],
+    seeds: Sequence[int],
+    folder: Path,
 ) -> dict[str, np.ndarray]:
     """By candidate (tasks, seeds): trains what has not been."""
     runs = {
-        (contestant.name, task.env, seed): Run(task, contestant, seed, folder / task.env / contestant.name / str(seed))
-        for seed in seeds
-        for task in tasks
-        for contestant in contestants
-    }
-    places = [Place(threads=1)] * len(os.sched_getaffinity(0))
-    do_runs(list(runs.values()), places, Orders(["device=cpu"], 1, lambda: False, lambda text: None))
-    return {
-        contestant.name: np.array(
-            [[read_result(runs[contestant.name, task.env, seed]).curve_mean for seed in seeds] for task in tasks]
+        (name, task.env, seed): Run(
+            replace(task, steps=task.steps * shares[name]), contestant, seed, folder / task.env / name / str(seed)
         )
-        for contestant in contestants
+        for seed in seeds
+        for name, contestant in contestants.items()
+        for task in tasks
     }
+    run_all(list(runs.values()))
+
+    def score(name: str, task: Task, seed: int) -> float:
+        result = read_result(runs[name, task.env, seed])
+        if result.failed:
+            print(f"- {task.env}, candidate {name}, seed {seed}: {result.failed}")
+        return float(np.mean(np.clip([result.curve_mean, result.normalized], *LIMITS)))
+
+    return {name: np.array([[score(name, task, seed) for seed in seeds] for task in tasks]) for name in contestants}
 
 
 def table(title: str, tasks: Sequence[Task], found: dict[str, np.ndarray]) -> str:
     """Best first; of each environment the mean over seeds."""
     head = ["candidate", *(task.env for task in tasks), "mean"]
-    lines = [f"{title}\n", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    lines = [f"\n{title}\n", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for name, values in sorted(found.items(), key=lambda item: -item[1].mean()):
         cells = [f"{x:.3f}" for x in values.mean(1)]
         lines.append(f"| {name} | {' | '.join(cells)} | **{values.mean():.3f}** |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--candidates", type=int, default=12)
-    parser.add_argument("--budget", type=float, default=0.3)
+    parser.add_argument("--candidates", type=int, default=14)
     parser.add_argument("--folder", type=Path, default=Path("runs/defaults"))
     options = parser.parse_args()
-    suite = {env: Task(**{**vars(t), "steps": t.steps * options.budget}) for env, t in load_suite("cpu").items()}
+    options.folder.mkdir(parents=True, exist_ok=True)
+    suite = {env: replace(task, steps=min(task.steps, AT_MOST_STEPS)) for env, task in load_suite("cpu").items()}
     half, other = [suite[env] for env in HALF], [suite[env] for env in OTHER_HALF]
 
     drawn = candidates(options.candidates)
-    for contestant in drawn:
-        print(f"- {contestant.name}: {' '.join(contestant.settings[1:]) or 'as configs/ says'}")
-    first = scores(drawn, half, [1], options.folder)
-    print(table("\nOne half, seed 1:", half, first), flush=True)
-    best = sorted(drawn, key=lambda contestant: -first[contestant.name].mean())[:FINALISTS]
-    finalists = list(dict.fromkeys([*best, drawn[0]]))
-    again = scores(finalists, half, [1, 2, 3], options.folder)
-    print(table("The best, and candidate 0, seeds 1 to 3:", half, again), flush=True)
-    leader = max(finalists, key=lambda contestant: again[contestant.name].mean())
-    pair = list(dict.fromkeys([leader, drawn[0]]))
-    print(table("The other half, seeds 11 to 13:", other, scores(pair, other, [11, 12, 13], options.folder)))
+    sizes = sorted({size_of(values) for values in drawn.values()})
+    speeds = measure_speeds(sizes, options.folder)
+    shares = {name: speeds[size_of(values)] / speeds[size_of({})] for name, values in drawn.items()}
+    made = {}
+    for name, values in drawn.items():
+        settings = tuple(f"{knob}={value:g}" for knob, value in values.items())
+        made[name] = Contestant(name, "muon", ("optimizer=muon", *settings))
+        print(f"- {name}: {' '.join(settings) or 'as configs/ says'}; {shares[name]:.2f} of the steps", flush=True)
+
+    first = scores(made, shares, half, [1], options.folder)
+    print(table("One half, seed 1:", half, first), flush=True)
+    best = sorted(made, key=lambda name: -first[name].mean())[:FINALISTS]
+    finalists = {name: made[name] for name in dict.fromkeys([*best, "0"])}
+    again = scores(finalists, shares, half, [1, 2], options.folder)
+    print(table("The best, and candidate 0, seeds 1 and 2:", half, again), flush=True)
+    leader = max(finalists, key=lambda name: again[name].mean())
+    pair = {name: made[name] for name in dict.fromkeys([leader, "0"])}
+    print(table("The other half, seeds 11 and 12:", other, scores(pair, shares, other, [11, 12], options.folder)))
 
 
 if __name__ == "__main__":

@@ -22,12 +22,14 @@ from dist_trainer.benchmark_text import markdown
 from dist_trainer.checkpoint_file import write_atomically
 from dist_trainer.cli import apply, compose_train, parse
 from dist_trainer.errors import ConfigError, choices
+from dist_trainer.file_lock import locked
 from dist_trainer.gpus import share_devices, visible_devices
 from dist_trainer.plan_view import require_modules
 from dist_trainer.verb_configs import BenchmarkConfig
 
 STOPPED = 3  # exit status
 REPORT = "report"
+LOCK_FILE = "benchmark.lock"
 SCORES = ("final", "curve")
 OWN = [field.name for field in fields(BenchmarkConfig)]
 INSTEAD = {
@@ -123,11 +125,14 @@ def _note_grid(plan: BenchmarkPlan, folder: Path) -> None:
     file, own = folder / "benchmark.yaml", _note_of(plan)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        before = yaml.safe_load(file.read_text()) if file.exists() else {}
-        for name, value in own.items():
-            if before.get(name, value) != value:
-                raise ConfigError(name, value, f"{folder} holds runs with {name}={before[name]}; use another folder")
-        write_atomically(file, yaml.safe_dump({**before, **own}).encode())
+        with locked(folder / LOCK_FILE):
+            before = yaml.safe_load(file.read_text()) if file.exists() else {}
+            for name, value in own.items():
+                if before.get(name, value) != value:
+                    raise ConfigError(
+                        name, value, f"{folder} holds runs with {name}={before[name]}; use another folder"
+                    )
+            write_atomically(file, yaml.safe_dump({**before, **own}).encode())
     except OSError as error:
         raise ConfigError("folder", folder, f"cannot be written: {error.strerror}") from None
 
@@ -152,9 +157,10 @@ def write_report(config: BenchmarkConfig, grid: Grid, folder: Path, console: Con
     html = page(report, pictures(report))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_csv(results, folder / "runs.csv")
-        (folder / "report.md").write_text(markdown(report))
-        (folder / "index.html").write_text(html)
+        with locked(folder / LOCK_FILE):
+            write_csv(results, folder / "runs.csv")
+            (folder / "report.md").write_text(markdown(report))
+            (folder / "index.html").write_text(html)
     except OSError as error:
         raise ConfigError("folder", folder, f"cannot be written: {error.strerror}") from None
     console.print(f"{folder / 'index.html'}, {folder / 'report.md'}, {folder / 'runs.csv'}", highlight=False)

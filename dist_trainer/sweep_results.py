@@ -23,6 +23,7 @@ from rich.table import Table
 from dist_trainer.checkpoint_file import write_atomically
 from dist_trainer.cli import parse
 from dist_trainer.config_files import GROUPS, group_file
+from dist_trainer.file_lock import locked
 from dist_trainer.sweep_cost import pareto_front
 from dist_trainer.sweep_plan import OF_A_WORKER, SweepPlan, leaves
 from dist_trainer.sweep_study import ATTEMPTS, ENV_STEPS, REASON, SECONDS, SETTINGS, StudyFolder, cost_of
@@ -30,12 +31,17 @@ from dist_trainer.sweep_suggest import as_seen
 from dist_trainer.sweep_table import BEST, WORDS, ranked, settings_of, summary, table
 
 BEST_FILE = Path("tuned") / "best.yaml"
-TRIALS_FILE, PARETO_FILE = "trials.csv", "pareto.png"
+TRIALS_FILE, PARETO_FILE, LOCK_FILE = "trials.csv", "pareto.png", "results.lock"
 ENOUGH = 10  # trials, for importances
 
 
 def write_results(plan: SweepPlan, study: StudyFolder, console: Console) -> None:
-    """Into the study's folder, and the short of it to the console."""
+    """Into the study's folder, one program at a time, and the short of it to the console."""
+    with locked(study.folder / LOCK_FILE):
+        _write_results(plan, study, console)
+
+
+def _write_results(plan: SweepPlan, study: StudyFolder, console: Console) -> None:
     trials = study.trials()
     write_csv(plan, trials, study.folder / TRIALS_FILE)
     best = ranked(trials)
