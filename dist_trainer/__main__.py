@@ -16,7 +16,7 @@ from dist_trainer.help import OVERVIEW, verb_help
 from dist_trainer.includes import flags_text
 from dist_trainer.plan import job_text, launched, learner_is_first, plan_doctor, plan_train
 from dist_trainer.plan_evaluate import plan_evaluate
-from dist_trainer.process import deny_writing_to_others, end_with_torchrun, wait_without_spinning
+from dist_trainer.process import deny_writing_to_others, end_with_torchrun, forgive_closed_pipe, wait_without_spinning
 from dist_trainer.sweep_plan import plan_sweep, study_text
 
 FIRST_LEARNER_SPEAKS_S = 10.0
@@ -155,33 +155,26 @@ def plan_text(verb: str, settings: Sequence[str]) -> str:
     return job_text(verb, settings)
 
 
-def tell(text: str) -> None:
-    """To a reader who may stop reading, as `| head` does."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def main() -> int:
     """Exit status 0: done; 1: failed; 2: a mistake in the command or the configuration, told in one line."""
     deny_writing_to_others()
     wait_without_spinning()
+    forgive_closed_pipe()
     rank = os.environ.get("RANK", "0")
     verb, *arguments = sys.argv[1:] or ["--help"]
     try:
         arguments = take_config_dirs(arguments)
         if verb in ("--help", "-h", "help"):
-            tell(OVERVIEW)
+            print(OVERVIEW)
         elif verb not in VERBS:
             raise ConfigError("verb", verb, choices(VERBS, verb))
         elif {"--help", "-h"} & set(arguments):
-            tell(verb_help(verb, arguments))
+            print(verb_help(verb, arguments))
         else:
             shows, settings = take_cfg(arguments)
             if not shows:
                 return VERBS[verb](settings)
-            tell(plan_text(verb, settings).rstrip())
+            print(plan_text(verb, settings).rstrip())
         return 0
     except ConfigError as error:
         if rank != "0":

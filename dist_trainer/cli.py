@@ -39,7 +39,7 @@ PATHS = (
     "folder",
     "sweep.folder",
     "sweep.space",
-)  # taken as they are written
+)  # taken as they are written; null is none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,7 @@ def parse(arguments: Sequence[str]) -> list[Setting]:
         if equals and key in PATHS:  # Hydra's grammar would read commas, parentheses and $ as its own
             if not text:
                 raise ConfigError(key, "", "must not be empty")
-            parsed.append(Setting(key, text))
+            parsed.append(Setting(key, None if text == "null" else text))
             continue
         try:
             override = parser.parse_override(argument)
@@ -125,7 +125,9 @@ def apply(base: DictConfig, settings: Sequence[Setting]) -> Any:
     try:
         for setting in settings:
             check_key(defaults, setting)
-            literal = setting.value.replace("${", r"\${") if setting.key in PATHS else setting.value
+            literal = setting.value
+            if setting.key in PATHS and literal is not None:
+                literal = literal.replace("${", r"\${")
             OmegaConf.update(base, setting.key, literal)
         typed = OmegaConf.to_object(base)
     except OmegaConfBaseException as error:
@@ -163,7 +165,7 @@ def compose_train(arguments: Sequence[str]) -> tuple[TrainConfig, dict[str, str]
 
 
 def _with_absolute_library(setting: Setting) -> Setting:
-    is_one = setting.key == "env.library"
+    is_one = setting.key == "env.library" and setting.value is not None
     return Setting(setting.key, str(Path(setting.value).resolve())) if is_one else setting
 
 
@@ -197,6 +199,8 @@ def _as_config_error(error: Exception) -> ConfigError:
     if isinstance(cause, MissingMandatoryValue):
         return ConfigError(field, "", "is required")
     message = _one_line(cause if isinstance(cause, Exception) else error)
+    if "is not Optional" in message:
+        return ConfigError(field, "null", "must have a value")
     value = re.search(r"[Vv]alue '(.*?)'", message)
     return ConfigError(field, value.group(1) if value else "", message)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -164,18 +164,28 @@ def as_json(comparisons: Sequence[Comparison]) -> list[Mapping[str, object]]:
 
 
 def run_compare(config: CompareConfig, runs: Sequence[Path]) -> int:
-    """Raises ConfigError as compare does."""
+    """Raises ConfigError as compare does, and if a file cannot be written."""
     comparisons = compare(config, runs)
-    print_tables(comparisons, Console())
-    if config.markdown:
-        Path(config.markdown).write_text(markdown(comparisons))
-    if config.csv:
-        write_csv(comparisons, Path(config.csv))
-    if config.json:
-        Path(config.json).write_text(json.dumps(as_json(comparisons), indent=2) + "\n")
-    if config.output:
+
+    def draw_picture(file: Path) -> None:
         from dist_trainer.compare_picture import draw  # matplotlib is an extra
 
-        draw(comparisons, Path(config.output), config.x)
+        draw(comparisons, file, config.x)
+
+    writers: dict[str, Callable[[Path], object]] = {
+        "markdown": lambda file: file.write_text(markdown(comparisons)),
+        "csv": lambda file: write_csv(comparisons, file),
+        "json": lambda file: file.write_text(json.dumps(as_json(comparisons), indent=2) + "\n"),
+        "output": draw_picture,
+    }
+    for name, write in writers.items():
+        file = getattr(config, name)
+        try:
+            if file is not None:
+                write(Path(file))
+        except OSError as error:
+            raise ConfigError(name, file, f"cannot be written: {error.strerror}") from None
+    print_tables(comparisons, Console())
+    if config.output:
         print(f"{config.output}: mean over seeds, and from the worst seed to the best")
     return 0

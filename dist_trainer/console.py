@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 from collections.abc import Mapping
 
@@ -88,10 +87,6 @@ class Progress:
 
     def _print(self, text: str) -> None:
         try:
-            print(text, flush=True)  # rich would end the process where nobody reads any more
-        except BrokenPipeError:
-            self.enabled = False
-            # What is still in the buffer goes nowhere, instead of failing once more when the process ends.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            print(text, flush=True)
         except OSError:
             return  # a log on a full disk ends no run: what is in the buffer comes with a later line

@@ -143,6 +143,12 @@ def run(plan: EvaluatePlan) -> int:
     """Prints the score. Exit status 1 if it is below what is required, or if there is none. Raises ConfigError."""
     config, trained, checkpoint = plan.config, plan.trained, plan.checkpoint
     score, against = evaluate(plan)
+    if config.json:
+        content = asdict(score) | {"opponents": {name: asdict(other) for name, other in against.items()}}
+        try:
+            Path(config.json).write_text(json.dumps(_without_nan(content), indent=2, allow_nan=False) + "\n")
+        except OSError as error:
+            raise ConfigError("json", config.json, f"cannot be written: {error.strerror}") from None
     mean = score.means["episode_return"]
     how = "most likely actions" if config.greedy else "sampled actions"
     print(f"{trained.env.name}: {score.episodes} episodes of {checkpoint}, {how}; means and 95 % intervals")
@@ -152,12 +158,6 @@ def run(plan: EvaluatePlan) -> int:
         print(f"  {score.unfinished} environments did not finish within max_steps={config.max_steps} and are left out")
     if against:
         Console().print(table_of(against))
-    if config.json:
-        content = asdict(score) | {"opponents": {name: asdict(other) for name, other in against.items()}}
-        try:
-            Path(config.json).write_text(json.dumps(_without_nan(content), indent=2, allow_nan=False) + "\n")
-        except OSError as error:
-            raise ConfigError("json", config.json, f"cannot be written: {error.strerror}") from None
     if not score.episodes:
         print(f"  not one environment finished within max_steps={config.max_steps}")
     required = config.require_mean_return

@@ -159,7 +159,9 @@ class ForeignPool:
         cut_off = np.flatnonzero(self.truncated)
         if len(cut_off):
             of = outcome.final_observations
-            self.final_observations[cut_off] = of(cut_off) if of else outcome.observations[cut_off]
+            with np.errstate(over="ignore"):
+                self.final_observations[cut_off] = of(cut_off) if of else outcome.observations[cut_off]
+            self._check("final observation", self.final_observations)
         self.statistics[ended] += np.stack([ended, self._returns, self._lengths], 1)[ended]
         self._returns[ended] = self._lengths[ended] = 0
 
@@ -202,8 +204,12 @@ class ForeignPool:
         self._ready = True
 
     def _show(self, observations: NDArray[Any]) -> None:
-        self._check("observation", observations)
-        self.observations[:] = observations
+        if observations.shape != self.observations.shape:
+            space, shown = self.observations.shape[1:], observations.shape[1:]
+            raise RuntimeError(f"{self._config.id} shows observations of shape {shown}; its space says {space}")
+        with np.errstate(over="ignore"):  # the check tells it
+            self.observations[:] = observations
+        self._check("observation", self.observations)
         draw_noise(self._seed, self._first_env, self._steps, self.noise)
 
     def _check(self, what: str, values: NDArray[Any]) -> None:

@@ -28,6 +28,8 @@ def spec_of_spaces(name: str, seen: spaces.Space[Any], taken: spaces.Space[Any])
     """Of one agent. Raises ConfigError if they are of a kind that the policies cannot see or choose."""
     if not isinstance(seen, spaces.Box):
         raise ConfigError("env.id", name, f"shows a {type(seen).__name__}; only a Box can be seen: flatten it")
+    if not seen.shape or 0 in seen.shape:
+        raise ConfigError("env.id", name, f"shows a Box of shape {seen.shape}; must have at least one axis: reshape it")
     sizes: list[int] = []
     low = high = np.zeros(0)
     if isinstance(taken, spaces.Discrete):
@@ -36,6 +38,9 @@ def spec_of_spaces(name: str, seen: spaces.Space[Any], taken: spaces.Space[Any])
         kind, sizes = "multi_discrete", [int(n) for n in taken.nvec]
     elif isinstance(taken, spaces.Box):
         kind, low, high = "continuous", taken.low.reshape(-1), taken.high.reshape(-1)
+        if not len(low) or not (np.isfinite(low) & np.isfinite(high) & (low < high)).all():
+            valid = "must have finite bounds, the lower ones below the upper: wrap it (RescaleAction, ClipAction)"
+            raise ConfigError("env.id", name, f"takes {taken}; {valid}")
     else:
         raise ConfigError("env.id", name, f"takes a {type(taken).__name__}; must be Discrete, MultiDiscrete or a Box")
     return EnvSpec(

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import io
 import os
 import signal
+import sys
+from typing import TYPE_CHECKING
 
 from dist_trainer.launcher import launched_by_torchrun, torchrun_has_ended
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
 OTHERS_WRITE = 0o002
@@ -46,3 +52,25 @@ def wait_without_spinning() -> None:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
+class _ForgivingFile(io.FileIO):
+    def write(self, data: ReadableBuffer, /) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            return memoryview(data).nbytes
+
+
+def forgive_closed_pipe() -> None:
+    """What is printed after the reader has stopped reading, as `| head` does, goes nowhere and ends nothing."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # there may be none
+        out = sys.stdout
+        out.flush()
+        sys.stdout = io.TextIOWrapper(
+            io.BufferedWriter(_ForgivingFile(out.fileno(), "w", closefd=False)),
+            encoding=out.encoding,
+            errors=out.errors,
+            line_buffering=out.line_buffering,
+            write_through=out.write_through,
+        )

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from dist_trainer.compare import cells, compare, plan_compare, rows_of
+from dist_trainer.compare import cells, compare, plan_compare, rows_of, run_compare
 from dist_trainer.errors import ConfigError
 from dist_trainer.metrics import EventWriter
 from dist_trainer.verb_configs import CompareConfig
@@ -169,6 +169,9 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     (run / "config.yaml").write_text("a: &a [1]\nb: *a\n")
     with pytest.raises(ConfigError, match="aliases"):
         compare(CompareConfig(), [run])
+    with pytest.raises(ConfigError, match="csv=/dev/full: cannot be written: No space left"):
+        run_compare(CompareConfig(csv="/dev/full", output=None), [make_run(tmp_path / "b", rising(1))])
+    assert plan_compare([str(run), "output=null"])[0].output is None
     fresh = make_run(tmp_path / "fresh", [])
     with pytest.raises(ConfigError, match="it has no curves yet"):
         compare(CompareConfig(), [fresh])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import re
 import shutil
@@ -269,7 +270,7 @@ def test_train_help_names_every_setting() -> None:
         assert choice in done.stdout
 
 
-@pytest.mark.parametrize("arguments", ["--help", "train --help", "train --cfg job"])
+@pytest.mark.parametrize("arguments", ["--help", "train --help", "train --cfg job", "envs", "includes"])
 def test_a_reader_who_has_had_enough(arguments: str) -> None:
     """As with `| head -1`: the pipe is closed before anything is written."""
     reading, writing = os.pipe()
@@ -278,6 +279,25 @@ def test_a_reader_who_has_had_enough(arguments: str) -> None:
     done = subprocess.run(words, stdout=writing, stderr=subprocess.PIPE, check=False)
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_results_are_written_for_a_reader_who_has_had_enough(finished_run: Path, tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    words = [sys.executable, "-m", "dist_trainer", "evaluate", f"checkpoint={finished_run}", "episodes=2"]
+    own = [f"json={tmp_path / 'score.json'}", "torch_threads=1", "env_threads=1"]
+    done = subprocess.run([*words, *own], stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert json.loads((tmp_path / "score.json").read_text())["episodes"] == 2
+
+
+def test_null_is_no_file(finished_run: Path) -> None:
+    plan = plan_evaluate([f"checkpoint={finished_run}", "json=null", "library=null"])
+    assert plan.config.json is None and plan.config.library is None
+    assert plan_train(["env.library=null", "run_dir=null"], 1).config.env.library is None
+    with pytest.raises(ConfigError, match="checkpoint=null: must have a value"):
+        plan_evaluate(["checkpoint=null"])
 
 
 def test_evaluate_help_names_every_setting() -> None:

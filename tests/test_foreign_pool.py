@@ -11,12 +11,14 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
 from dist_trainer.config import EnvConfig
 from dist_trainer.distributed import World
 from dist_trainer.envs import EnvPool, reset_seeds
 from dist_trainer.errors import ConfigError
+from dist_trainer.gymnasium_engine import spec_of_spaces
 from dist_trainer.learner import make_learner
 from dist_trainer.plan import plan_train
 from dist_trainer.plan_evaluate import plan_evaluate
@@ -180,6 +182,36 @@ def test_what_is_not_finite_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         step(pool)
     with pytest.raises(RuntimeError, match="call reset"):
         pool.send()
+
+
+@pytest.mark.parametrize(
+    ("shown", "told"),
+    [
+        (np.full((ENVS, 4), 1e300), "environment 3 of CartPole-v1: an entry of its observation is not finite"),
+        (np.zeros((ENVS, 3)), r"CartPole-v1 shows observations of shape \(3,\); its space says \(4,\)"),
+    ],
+)
+def test_what_does_not_fit_is_told(shown: NDArray[Any], told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """1e300 is finite for the engine, but not as the policy sees it."""
+    pool: Any = pool_of(SYNC)
+    plain: Callable[[], Any] = pool._engine.recv
+    monkeypatch.setattr(pool._engine, "recv", lambda: replace(plain(), observations=shown))
+    with pytest.raises(RuntimeError, match=told):
+        step(pool)
+
+
+@pytest.mark.parametrize(
+    ("seen", "taken", "told"),
+    [
+        (Box(0, 1, (2,)), Box(-np.inf, np.inf, (2,)), "finite bounds"),
+        (Box(0, 1, (2,)), Box(0, np.inf, (2,)), "finite bounds"),
+        (Box(0, 1, (2,)), Box(1, 1, (2,)), "the lower ones below the upper"),
+        (Box(0, 1, ()), Discrete(2), r"shows a Box of shape \(\)"),
+    ],
+)
+def test_spaces_that_no_policy_can_use(seen: Box, taken: Any, told: str) -> None:
+    with pytest.raises(ConfigError, match=rf"env\.id=mine: .*{told}"):
+        spec_of_spaces("mine", seen, taken)
 
 
 # --- Through the trainer ---------------------------------------------------------------------------------------------
