@@ -203,6 +203,18 @@ def share_of_cores(local_size: int) -> int:
     return max(1, len(os.sched_getaffinity(0)) // local_size)
 
 
+def device_of_learner(device: str) -> torch.device:
+    """`device`: auto | cpu | cuda. Each learner of a machine has its own GPU. Raises ConfigError if it has none."""
+    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    local_rank, found = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if local_rank >= found:
+        raise ConfigError(
+            "device", device, f"learner {local_rank} of this machine has no GPU: it has {found}; device=cpu works"
+        )
+    return torch.device("cuda", local_rank)
+
+
 def connect(device: str, timeout_s: float) -> World:
     """Joins the other learners (gloo on CPU; NCCL for CUDA tensors) as the launcher's environment variables say.
 
@@ -210,13 +222,8 @@ def connect(device: str, timeout_s: float) -> World:
     """
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     local_rank, local_size = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    on_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    if on_cuda and local_rank >= torch.cuda.device_count():
-        found = torch.cuda.device_count()
-        raise ConfigError(
-            "device", device, f"learner {local_rank} of this machine has no GPU: it has {found}; device=cpu works"
-        )
-    torch_device = torch.device("cuda", local_rank) if on_cuda else torch.device("cpu")
+    torch_device = device_of_learner(device)
+    on_cuda = torch_device.type == "cuda"
     if on_cuda:
         torch.cuda.set_device(torch_device)
     if size > 1:

@@ -10,7 +10,7 @@ from typing import TextIO
 from dist_trainer.allocator import keep_freed_memory
 from dist_trainer.checkpoint_file import list_checkpoints
 from dist_trainer.checkpoint_search import find_checkpoint, set_aside_newer
-from dist_trainer.distributed import connect, disconnect
+from dist_trainer.distributed import connect, device_of_learner, disconnect
 from dist_trainer.launcher import launcher_name
 from dist_trainer.plan import TrainPlan, learner_is_first
 from dist_trainer.run_folder import (
@@ -27,6 +27,7 @@ OF_A_MACHINE = ("torch_threads", "env_threads", "env_groups")  # what machine= s
 
 def run(plan: TrainPlan) -> int:
     """Exit status."""
+    device_of_learner(plan.config.device)  # no folder for a run that cannot begin
     lock = None
     if learner_is_first():  # before the others wait for this learner
         plan, lock = claim(plan)
