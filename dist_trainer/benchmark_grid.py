@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,13 +10,13 @@ from typing import Any
 
 import yaml
 
-from dist_trainer.config_files import config_dir, group_choices
+from dist_trainer.config_files import SUITES, group_choices, group_files
 from dist_trainer.errors import ConfigError, choices
 from dist_trainer.scores import EnvScore, load_scores
 from dist_trainer.sweep_plan import as_argument
 from dist_trainer.verb_configs import BenchmarkConfig
 
-SUITES = "benchmark"  # folder in configs/
+SEARCH = re.compile(r"^# Search: (\d+ trials, \d+ steps), \d+ s$", re.MULTILINE)  # see sweep_results.budget_line
 HALF_WAY = 0.5  # normalized score to which time is counted where nothing says what "solved" is
 
 
@@ -48,6 +49,7 @@ class Contestant:
     part: str = "default"
     seeds: int | None = None  # fewer than the others have
     factor: float = 1.0  # on the default of the setting that was varied
+    search: str = ""  # what finding a tuned one's settings has cost, if its file says so
 
     @property
     def folder(self) -> str:
@@ -73,8 +75,8 @@ class Grid:
 
 
 def load_suite(name: str) -> dict[str, Task]:
-    """By environment, configs/benchmark/NAME.yaml. Raises ConfigError."""
-    files = {path.stem: path for path in (config_dir() / SUITES).glob("*.yaml")}
+    """By environment, benchmark/NAME.yaml of configs/ or of a user's folder. Raises ConfigError."""
+    files = group_files(SUITES)
     if name not in files:
         raise ConfigError("suite", name, choices(files, name))
     known, tasks = load_scores(), {}
@@ -141,10 +143,13 @@ def _defaults(config: BenchmarkConfig) -> list[Contestant]:
 def _tuned(config: BenchmarkConfig) -> list[Contestant]:
     """From files such as `sweep` writes."""
     _optimizers(list(config.tuned), "tuned")
-    return [
-        Contestant(f"{name} tuned", name, (f"optimizer={name}", *_settings_of(name, Path(file))), "tuned")
-        for name, file in config.tuned.items()
-    ]
+    found = []
+    for name, file in config.tuned.items():
+        settings = (f"optimizer={name}", *_settings_of(name, Path(file)))
+        search = SEARCH.search(Path(file).read_text())
+        told = search.group(1) if search else ""
+        found.append(Contestant(f"{name} tuned", name, settings, "tuned", search=told))
+    return found
 
 
 def _settings_of(optimizer: str, file: Path) -> list[str]:

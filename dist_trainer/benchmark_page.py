@@ -7,7 +7,17 @@ from collections.abc import Sequence
 from html import escape
 
 from dist_trainer.benchmark_report import Report
-from dist_trainer.benchmark_text import by_task, caveats, failures, overall, seeds_of, summary, title_of, who_beats_whom
+from dist_trainer.benchmark_text import (
+    TRY_AGAIN,
+    by_task,
+    caveats,
+    failures,
+    overall,
+    seeds_of,
+    summary,
+    title_of,
+    who_beats_whom,
+)
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 74rem; margin: 2rem auto; padding: 0 1rem; color: #1d2330; }
@@ -30,6 +40,7 @@ def page(report: Report, pictures: dict[str, bytes]) -> str:
             )
         parts.append(f"<h3>By environment</h3>{_table(by_task(part))}")
     parts.append(f"<h2>Failed runs</h2>{_list(failures(report)) or '<p>None.</p>'}")
+    parts += [f"<p>{TRY_AGAIN}</p>"] if report.failures else []
     parts.append(f"<h2>What this does not show</h2>{_list(caveats(report))}")
     head = f'<meta charset="utf-8"><title>Benchmark</title><style>{STYLE}</style>'
     return f"<!doctype html><html lang=en><head>{head}</head><body>{''.join(parts)}</body></html>\n"

@@ -17,7 +17,7 @@ from dist_trainer.benchmark_grid import Contestant, Grid, Run
 from dist_trainer.benchmark_runs import SCORE_FILE, TRAINING, attempts, is_over, score_of
 from dist_trainer.errors import ConfigError
 from dist_trainer.run_curves import RunCurve, read_curve
-from dist_trainer.run_folder import PROVENANCE
+from dist_trainer.run_folder import commits_of_runs
 from dist_trainer.statistics import Scores
 
 COLUMNS = (
@@ -81,8 +81,7 @@ def read_result(run: Run) -> Result:
 
 def commits_of(results: Sequence[Result]) -> list[str]:
     """Of the code that has trained these runs, a resumed one's all."""
-    files = [file for r in results for file in (r.run.folder / TRAINING / PROVENANCE).glob("*/git_commit.txt")]
-    return sorted({file.read_text().strip() for file in files})
+    return commits_of_runs([r.run.folder / TRAINING for r in results])
 
 
 def mean_over_training(curve: RunCurve) -> float:

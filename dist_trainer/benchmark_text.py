@@ -8,7 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dist_trainer.benchmark_grid import Contestant
 from dist_trainer.benchmark_report import Estimate, Part, Report, TaskStanding, surely
+from dist_trainer.benchmark_runs import FAILED_FILE
 from dist_trainer.units import compact, duration
 
 Rows = list[list[str]]
@@ -20,6 +22,7 @@ HOW = {
 }
 
 
+TRY_AGAIN = "They are not tried again, unless the file that is named is removed."
 FEW = 4  # seeds below which intervals are far too narrow
 
 
@@ -123,16 +126,28 @@ def caveats(report: Report) -> list[str]:
         else f"Fewer than {FEW} seeds: who is better is marked nowhere.",
         "Seconds are of this machine, with as many runs at a time as it was told, and hold for no other.",
     ]
-    if not any(part.name == "tuned" for part in report.parts):
+    if not report.grid.part("tuned"):
         said.append(
             "Nobody's settings were tuned for it: it compares defaults, and says nothing of what tuning would do."
         )
+    else:
+        said.append(searches(report.grid.part("tuned")))
     if len(report.results) < len(report.grid.runs):
         said.append("It is not complete: only seeds that every contestant has finished everywhere are compared.")
     if len(report.commits) > 1:
         shown = ", ".join(commit[:10] for commit in report.commits)
         said.append(f"Its runs are of {len(report.commits)} versions of the code, which may differ: {shown}.")
     return said
+
+
+def searches(tuned: Sequence[Contestant]) -> str:
+    """Whether tuning had the same budget for each."""
+    told = "; ".join(f"{contestant.name} {contestant.search or 'unknown'}" for contestant in tuned)
+    trials = {contestant.search.partition(" ")[0] for contestant in tuned}
+    if "" in trials:
+        return f"What tuning has cost is not known of all, so it may have been unequal: {told}."
+    verdict = "Tuning had as many trials for each" if len(trials) == 1 else "Tuning had UNEQUAL numbers of trials"
+    return f"{verdict}: {told}."
 
 
 def markdown(report: Report) -> str:
@@ -143,12 +158,16 @@ def markdown(report: Report) -> str:
             lines += [*_table(who_beats_whom(part)), ""]
         lines += [*_table(by_task(part)), ""]
     lines += ["## Failed runs", "", *([f"- {line}" for line in failures(report)] or ["None."]), ""]
+    lines += [f"{TRY_AGAIN}\n"] if report.failures else []
     lines += ["## What this does not show", "", *(f"- {line}" for line in caveats(report))]
     return "\n".join(lines) + "\n"
 
 
 def failures(report: Report) -> list[str]:
-    return [f"{r.run.task.env}, {r.run.contestant.name}, seed {r.run.seed}: {r.failed}" for r in report.failures]
+    return [
+        f"{r.run.task.env}, {r.run.contestant.name}, seed {r.run.seed}: {r.failed} ({r.run.folder / FAILED_FILE})"
+        for r in report.failures
+    ]
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -15,6 +15,7 @@ CONFIGS = "DIST_TRAINER_CONFIGS"  # environment variable: users' folders, separa
 OPTION = "--config-dir"
 GROUPS = ("env", "policy", "optimizer", "machine", "tuned")
 SPACES = "sweep"  # what a sweep tries: no group of a training
+SUITES = "benchmark"  # what a benchmark trains in: nor is this
 
 
 def config_dir() -> Path:
@@ -27,8 +28,8 @@ def own_config_dirs() -> list[Path]:
     """The users' folders. Raises ConfigError if there is none of that name, or it has no folder of a group."""
     folders = [Path(text).resolve() for text in os.environ.get(CONFIGS, "").split(os.pathsep) if text]
     for folder in folders:
-        if not any((folder / group).is_dir() for group in (*GROUPS, SPACES)):
-            valid = f"must be a folder with yaml files in one of {', '.join((*GROUPS, SPACES))}"
+        if not any((folder / group).is_dir() for group in (*GROUPS, SPACES, SUITES)):
+            valid = f"must be a folder with yaml files in one of {', '.join((*GROUPS, SPACES, SUITES))}"
             raise ConfigError(OPTION, folder, valid)
     return folders
 

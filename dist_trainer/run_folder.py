@@ -175,6 +175,12 @@ def write_provenance(folder: Path) -> None:
     (folder / "environment.json").write_text(json.dumps(facts, indent=2) + "\n")
 
 
+def commits_of_runs(run_dirs: Iterable[Path]) -> list[str]:
+    """Of the code that has trained in these folders, by what provenance/ says; a resumed run has several."""
+    files = [file for run_dir in run_dirs for file in (run_dir / PROVENANCE).glob("*/git_commit.txt")]
+    return sorted({file.read_text().strip() for file in files})
+
+
 def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)

@@ -23,6 +23,7 @@ from dist_trainer.sweep_worker import GAVE_UP, MISTAKE, OVER, STOPPED
 
 LOOK_EVERY_S = 0.5
 FORCE_AFTER = 3  # interrupts
+PAUSE_S = 2.5  # between restarts, doubled by each
 RESTARTS = 3  # of all workers together, after one has ended by itself
 
 
@@ -35,7 +36,7 @@ class Workers:
         count, learners = plan.config.workers, plan.config.learners
         self._threads = max(1, len(os.sched_getaffinity(0)) // (count * learners))
         self._devices = share_devices(visible_devices(str(plan.base["device"])), count, learners)
-        self.restarts = 0
+        self.restarts, self._not_before = 0, 0.0
         self.processes = [self._start(index) for index in range(count)]
 
     def log_of(self, index: int) -> Path:
@@ -61,9 +62,15 @@ class Workers:
     def statuses(self) -> list[int | None]:
         return [process.poll() for process in self.processes]
 
-    def replace(self, index: int) -> None:
+    def replace(self, index: int) -> bool:
+        """Whether there is a new one. Not at once after another: what ends workers, such as a disk that is away for a
+        moment, may pass."""
+        if time.monotonic() < self._not_before:
+            return False
         self.restarts += 1
+        self._not_before = time.monotonic() + PAUSE_S * 2**self.restarts
         self.processes[index] = self._start(index)
+        return True
 
     def signal(self, number: int) -> None:
         for process in self.processes:
@@ -113,9 +120,9 @@ def _under_way(workers: Workers, progress: Progress, stopping: bool) -> bool:
         if status is None:
             found = True
         elif status not in (OVER, GAVE_UP, MISTAKE, STOPPED) and not stopping and workers.restarts < RESTARTS:
-            progress.say(f"sweep: a worker ended with status {status}; another one takes its place")
-            workers.replace(index)
             found = True
+            if workers.replace(index):
+                progress.say(f"sweep: a worker ended with status {status}; another one takes its place")
     return found
 
 

@@ -24,6 +24,7 @@ from dist_trainer.checkpoint_file import write_atomically
 from dist_trainer.cli import parse
 from dist_trainer.config_files import GROUPS, group_file
 from dist_trainer.file_lock import locked
+from dist_trainer.run_folder import commits_of_runs
 from dist_trainer.sweep_cost import pareto_front
 from dist_trainer.sweep_plan import OF_A_WORKER, SweepPlan, leaves
 from dist_trainer.sweep_study import ATTEMPTS, ENV_STEPS, REASON, SECONDS, SETTINGS, StudyFolder, cost_of
@@ -45,6 +46,10 @@ def _write_results(plan: SweepPlan, study: StudyFolder, console: Console) -> Non
     trials = study.trials()
     write_csv(plan, trials, study.folder / TRIALS_FILE)
     best = ranked(trials)
+    commits = commits_of_runs(study.folder.glob("trials/*/run*"))
+    if len(commits) > 1:
+        shown = ", ".join(commit[:10] for commit in commits)
+        console.print(f"its trainings are of {len(commits)} versions of the code, which may differ: {shown}")
     title = f"{study.folder}: {summary(plan, trials)}"
     if not best:
         console.print(f"{title}; none has a score", soft_wrap=True, highlight=False)
@@ -81,11 +86,19 @@ def best_yaml(plan: SweepPlan, study: StudyFolder, best: FrozenTrial) -> str:
     head = [
         "# @package _global_",
         f"# Trial {best.number} of {study.name}: {score}. All of its configuration: {_run(study, best)}/config.yaml",
+        budget_line(study.trials()),
         f"#   python -m dist_trainer train --config-dir {study.folder} tuned=best",
     ]
     defaults = [{f"override /{group}": file} for group, file in groups.items()]
     content = yaml.safe_dump({"defaults": [*defaults, "_self_"], **nested(values)}, sort_keys=False)
     return "\n".join(head) + "\n" + content
+
+
+def budget_line(trials: Sequence[FrozenTrial]) -> str:
+    """What the search has cost; `benchmark` compares it (benchmark_grid.SEARCH)."""
+    finished = [trial for trial in trials if trial.state.is_finished()]
+    steps, seconds = (sum(trial.user_attrs.get(name, 0) for trial in finished) for name in (ENV_STEPS, SECONDS))
+    return f"# Search: {len(finished)} trials, {steps:.0f} steps, {seconds:.0f} s"
 
 
 def _run(study: StudyFolder, trial: FrozenTrial) -> Path:

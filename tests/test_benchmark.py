@@ -25,7 +25,7 @@ from dist_trainer.benchmark_page import page
 from dist_trainer.benchmark_pictures import pictures
 from dist_trainer.benchmark_report import make_report
 from dist_trainer.benchmark_results import NO_EPISODE, Result, mean_over_training, read_result
-from dist_trainer.benchmark_text import markdown
+from dist_trainer.benchmark_text import caveats, markdown
 from dist_trainer.errors import ConfigError
 from dist_trainer.run_curves import RunCurve
 from dist_trainer.scores import load_scores
@@ -261,6 +261,33 @@ def test_tuned_settings_come_from_a_file(tmp_path: Path) -> None:
     grid = plan_benchmark(["optimizers=[muon]", "envs=[cartpole]", f"tuned={{muon:{file}}}"]).grid
     (tuned,) = grid.part("tuned")
     assert tuned.settings == ("optimizer=muon", "optimizer.lr=0.03", "ppo.gamma=0.98", "ppo.target_kl=null")
+
+
+@pytest.mark.parametrize(
+    ("costs", "told"),
+    [
+        (["20 trials, 100 steps", "20 trials, 90 steps"], "Tuning had as many trials for each"),
+        (["20 trials, 100 steps", "40 trials, 100 steps"], "UNEQUAL numbers of trials: muon tuned 20 trials, 100"),
+        (["20 trials, 100 steps", ""], "not known of all, .*adamw tuned unknown"),
+    ],
+)
+def test_what_tuning_has_cost_is_told(costs: list[str], told: str, tmp_path: Path) -> None:
+    files = {name: tmp_path / f"{name}.yaml" for name in ("muon", "adamw")}
+    for file, cost in zip(files.values(), costs, strict=True):
+        file.write_text((f"# Search: {cost}, 7 s\n" if cost else "") + "ppo: {gamma: 0.98}\n")
+    tuned = ",".join(f"{name}:{file}" for name, file in files.items())
+    grid = plan_benchmark(["optimizers=[muon]", "envs=[cartpole]", f"tuned={{{tuned}}}"]).grid
+    assert any(re.search(told, line) for line in caveats(make_report(grid, [], "final")))
+
+
+def test_a_suite_of_one_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "benchmark").mkdir()
+    (tmp_path / "benchmark" / "mine.yaml").write_text("tmaze: {steps: 1000}\n")
+    monkeypatch.setenv("DIST_TRAINER_CONFIGS", str(tmp_path))
+    (task,) = plan_benchmark(["optimizers=[muon]", "suite=mine", "budget=0.5"]).grid.tasks
+    assert (task.env, task.steps) == ("tmaze", 500)
+    with pytest.raises(ConfigError, match=r"suite=mein: .*did you mean mine"):
+        plan_benchmark(["optimizers=[muon]", "suite=mein"])
 
 
 def test_what_a_sweep_has_found_can_be_compared(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import yaml
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from rich.console import Console
 
+from dist_trainer.benchmark import plan_benchmark
 from dist_trainer.errors import ConfigError
 from dist_trainer.gpus import share_devices
 from dist_trainer.plan_view import require_modules
@@ -191,6 +192,9 @@ def test_a_stopped_sweep_goes_on_as_it_would_have(
     assert found["policy"]["_target_"] == "tests.slow_policy.SlowPolicy"
     assert found["optimizer"]["lr"] == best.user_attrs[SETTINGS]["optimizer.lr"]
     assert found["ppo"]["gamma"] == best.user_attrs[SETTINGS]["ppo.gamma"]
+    words = ["optimizers=[muon]", "envs=[cartpole]", f"tuned={{muon:{folder / 'tuned/best.yaml'}}}"]
+    (tuned,) = plan_benchmark(words).grid.part("tuned")
+    assert tuned.search == f"2 trials, {2 * 20 * 256} steps"
     assert (folder / "pareto.png").stat().st_size > 0
     assert (folder / "trials.csv").read_text().count("complete") == 2
 
