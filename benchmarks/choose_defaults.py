@@ -3,8 +3,9 @@
     python -m benchmarks.choose_defaults [--candidates 14] [--folder runs/defaults]
 
 Candidate 0 is what configs/ says; EARLIER are those that led in an earlier, smaller search; the others are drawn, one
-value of each knob in KNOBS. All train on HALF with one seed; the FINALISTS best, and candidate 0, with one more;
-whoever then leads is compared with candidate 0 on OTHER_HALF, by seeds of its own.
+value of each knob in KNOBS. All train on HALF with one seed, and so do the neighbours of whoever leads: one step of
+LADDERS up or down in one knob. The FINALISTS best of all, and candidate 0, train with one seed more; whoever then
+leads is compared with candidate 0 on OTHER_HALF, by seeds of its own.
 
 All have the same time, not the same steps: more optimizer steps a sample are slower, and such a candidate trains for
 as many steps fewer as its speed in Breakout, measured first, is lower. A score is the middle between the normalized
@@ -16,7 +17,6 @@ everything.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 from collections.abc import Sequence
@@ -47,6 +47,15 @@ KNOBS: dict[str, Sequence[float]] = {
 }
 EARLIER = ((0.0282, 0.004, 0.98, 0.95, 0.3, 32, 2), (0.04, 0.004, 0.995, 0.9, 0.2, 16, 2))
 SIZES = ("ppo.minibatches", "ppo.update_epochs")
+LADDERS: dict[str, Sequence[float]] = {
+    "optimizer.lr": (0.01, 0.014, 0.02, 0.028, 0.04, 0.056, 0.08),
+    "ppo.entropy_coef": (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3),
+    "ppo.gamma": (0.97, 0.98, 0.99, 0.993, 0.995, 0.997, 0.998),
+    "ppo.gae_lambda": (0.85, 0.9, 0.95, 0.97, 0.98),
+    "ppo.clip": (0.1, 0.2, 0.3, 0.4),
+    "ppo.minibatches": (8, 16, 32),
+    "ppo.update_epochs": (1, 2),
+}
 Size = tuple[float, ...]
 
 
@@ -60,6 +69,18 @@ def candidates(count: int) -> dict[str, dict[str, float]]:
     return made
 
 
+def neighbours(leader: str, values: dict[str, float]) -> dict[str, dict[str, float]]:
+    """Named by the knob that differs: lr=0.056 and the like."""
+    found = {}
+    for knob, ladder in LADDERS.items():
+        at = min(range(len(ladder)), key=lambda step: abs(ladder[step] - values[knob]))
+        for step in (at - 1, at + 1):
+            if 0 <= step < len(ladder):
+                name = f"{leader}-{knob.partition('.')[2]}-{ladder[step]:g}"
+                found[name] = {**values, knob: ladder[step]}
+    return found
+
+
 def size_of(values: dict[str, float]) -> Size:
     return tuple(values.get(knob, today) for knob, today in zip(SIZES, (16, 1), strict=True))
 
@@ -70,24 +91,21 @@ def run_all(runs: Sequence[Run]) -> None:
 
 
 def measure_speeds(sizes: Sequence[Size], folder: Path) -> dict[Size, float]:
-    """Steps per second of each, on all cores, each by itself in turn; kept in a file."""
-    file = folder / "speeds.json"
-    if not file.exists():
-        task = replace(load_suite("cpu")["breakout"], steps=8e5, evaluate=("episodes=1", "max_steps=10"))
-        found = []
-        for size in sizes:
-            settings = [f"{knob}={value:g}" for knob, value in zip(SIZES, size, strict=True)]
-            name = "x".join(f"{value:g}" for value in size)
-            made = Contestant(f"speed-{name}", "muon", tuple(settings))
-            places = range(len(os.sched_getaffinity(0)))
-            runs = [Run(task, made, seed, folder / "speed" / name / str(seed)) for seed in places]
-            run_all(runs)
-            curves = [
-                read_curve(run.folder / TRAINING, {"env.name": task.env}, "perf/env_steps_per_second") for run in runs
-            ]
-            found.append([list(size), float(np.mean([np.median(curve.values[2:]) for curve in curves]))])
-        file.write_text(json.dumps(found))
-    return {tuple(size): speed for size, speed in json.loads(file.read_text())}
+    """Steps per second of each, as many at a time as there are cores."""
+    task = replace(load_suite("cpu")["breakout"], steps=8e5, evaluate=("episodes=1", "max_steps=10"))
+    found = {}
+    for size in sizes:
+        settings = [f"{knob}={value:g}" for knob, value in zip(SIZES, size, strict=True)]
+        name = "x".join(f"{value:g}" for value in size)
+        made = Contestant(f"speed-{name}", "muon", tuple(settings))
+        places = range(len(os.sched_getaffinity(0)))
+        runs = [Run(task, made, seed, folder / "speed" / name / str(seed)) for seed in places]
+        run_all(runs)
+        curves = [
+            read_curve(run.folder / TRAINING, {"env.name": task.env}, "perf/env_steps_per_second") for run in runs
+        ]
+        found[size] = float(np.mean([np.median(curve.values[2:]) for curve in curves]))
+    return found
 
 
 def scores(
@@ -136,18 +154,27 @@ def main() -> None:
     suite = {env: replace(task, steps=min(task.steps, AT_MOST_STEPS)) for env, task in load_suite("cpu").items()}
     half, other = [suite[env] for env in HALF], [suite[env] for env in OTHER_HALF]
 
-    drawn = candidates(options.candidates)
-    sizes = sorted({size_of(values) for values in drawn.values()})
-    speeds = measure_speeds(sizes, options.folder)
-    shares = {name: speeds[size_of(values)] / speeds[size_of({})] for name, values in drawn.items()}
-    made = {}
-    for name, values in drawn.items():
-        settings = tuple(f"{knob}={value:g}" for knob, value in values.items())
-        made[name] = Contestant(name, "muon", ("optimizer=muon", *settings))
-        print(f"- {name}: {' '.join(settings) or 'as configs/ says'}; {shares[name]:.2f} of the steps", flush=True)
+    made: dict[str, Contestant] = {}
+    shares: dict[str, float] = {}
 
+    def enter(values_of: dict[str, dict[str, float]]) -> None:
+        sizes = sorted({size_of(values) for values in [{}, *values_of.values()]})
+        speeds = measure_speeds(sizes, options.folder)
+        for name, values in values_of.items():
+            settings = tuple(f"{knob}={value:g}" for knob, value in values.items())
+            made[name] = Contestant(name, "muon", ("optimizer=muon", *settings))
+            shares[name] = speeds[size_of(values)] / speeds[size_of({})]
+            words = " ".join(settings) or "as configs/ says"
+            print(f"- {name}: {words}; {shares[name]:.2f} of the steps", flush=True)
+
+    drawn = candidates(options.candidates)
+    enter(drawn)
     first = scores(made, shares, half, [1], options.folder)
     print(table("One half, seed 1:", half, first), flush=True)
+    leader = max((name for name in drawn if drawn[name]), key=lambda name: first[name].mean())
+    enter(neighbours(leader, drawn[leader]))
+    first = scores(made, shares, half, [1], options.folder)
+    print(table("With the leader's neighbours:", half, first), flush=True)
     best = sorted(made, key=lambda name: -first[name].mean())[:FINALISTS]
     finalists = {name: made[name] for name in dict.fromkeys([*best, "0"])}
     again = scores(finalists, shares, half, [1, 2], options.folder)
