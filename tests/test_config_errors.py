@@ -421,7 +421,7 @@ def test_job_text_of_what_cannot_run(finished_run: Path) -> None:
 def test_a_run_that_cannot_begin_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     done = command("train", "device=cuda", f"run_dir={tmp_path / 'run'}")
-    assert_refused(done, "device=cuda: learner 0 of this machine has no GPU", "device=cpu works")
+    assert_refused(done, "device", "learner 0 of this machine has no GPU", "device=cpu works")
     assert not list(tmp_path.iterdir())
 
 
