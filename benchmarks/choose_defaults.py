@@ -4,8 +4,9 @@
 
 Candidate 0 is what configs/ says; EARLIER are those that led in an earlier, smaller search; the others are drawn, one
 value of each knob in KNOBS. All train on HALF with one seed, and so do the neighbours of whoever leads: one step of
-LADDERS up or down in one knob. The FINALISTS best of all, and candidate 0, train with one seed more; whoever then
-leads is compared with candidate 0 on OTHER_HALF, by seeds of its own.
+LADDERS up or down in one knob; if a neighbour leads then, so do its neighbours, for ROUNDS rounds at most. The
+FINALISTS best of all, and candidate 0, train with one seed more; whoever then leads is compared with candidate 0 on
+OTHER_HALF, by seeds of its own.
 
 All have the same time, not the same steps: more optimizer steps a sample are slower, and such a candidate trains for
 as many steps fewer as its speed in Breakout, measured first, is lower. A score is the middle between the normalized
@@ -34,6 +35,7 @@ from dist_trainer.run_curves import read_curve
 HALF = ("cartpole", "mountaincar", "breakout", "tmaze", "maze", "tetris", "connect4", "execution")
 OTHER_HALF = ("acrobot", "pendulum", "pong", "repeat_copy", "deepsea", "game2048", "quadrotors", "hvac")
 AT_MOST_STEPS = 2.5e6
+ROUNDS = 2
 FINALISTS = 3
 LIMITS = (-0.5, 1.25)
 KNOBS: dict[str, Sequence[float]] = {
@@ -171,10 +173,18 @@ def main() -> None:
     enter(drawn)
     first = scores(made, shares, half, [1], options.folder)
     print(table("One half, seed 1:", half, first), flush=True)
-    leader = max((name for name in drawn if drawn[name]), key=lambda name: first[name].mean())
-    enter(neighbours(leader, drawn[leader]))
-    first = scores(made, shares, half, [1], options.folder)
-    print(table("With the leader's neighbours:", half, first), flush=True)
+    values = {name: drawn[name] for name in drawn if drawn[name]}  # candidate 0 has no values of its own to step from
+    for _ in range(ROUNDS):
+        leader = max(values, key=lambda name: first[name].mean())
+        nearby = {
+            name: near for name, near in neighbours(leader, values[leader]).items() if near not in values.values()
+        }
+        enter(nearby)
+        values |= nearby
+        first = scores(made, shares, half, [1], options.folder)
+        print(table(f"With the neighbours of {leader}:", half, first), flush=True)
+        if leader == max(values, key=lambda name: first[name].mean()):
+            break
     best = sorted(made, key=lambda name: -first[name].mean())[:FINALISTS]
     finalists = {name: made[name] for name in dict.fromkeys([*best, "0"])}
     again = scores(finalists, shares, half, [1, 2], options.folder)
