@@ -58,15 +58,15 @@ class PPOConfig:
     """The algorithm (Schulman et al., arXiv 1707.06347). Sizes are of the global batch of all learners."""
 
     update_epochs: int = 1  # passes over each rollout
-    minibatches: int = 16  # optimizer steps per pass; total_envs must be a multiple
+    minibatches: int = 32  # optimizer steps per pass; total_envs must be a multiple
     micro_batches: int = 1  # parts of a learner's minibatch that are learned one after another: saves memory alone
-    clip: float = 0.2  # the probability ratio is clipped to 1 +- clip
+    clip: float = 0.3  # the probability ratio is clipped to 1 +- clip
     value_clip: float | None = None  # clip the change of the value function too, as CleanRL does
     value_coef: float = 0.5  # weight of the value loss
-    entropy_coef: float = 2e-3  # weight of the entropy bonus
+    entropy_coef: float = 4e-3  # weight of the entropy bonus
     max_grad_norm: float = 0.5  # of the gradient reduced over all learners
-    gamma: float = 0.99  # discount per step
-    gae_lambda: float = 0.95  # between one-step (0) and whole-episode (1) advantages
+    gamma: float = 0.995  # discount per step
+    gae_lambda: float = 0.97  # between one-step (0) and whole-episode (1) advantages
     advantage: str = "gae"  # gae | vtrace (off-policy corrections from the second update epoch on)
     vtrace_rho_clip: float = 1.0  # bound on the ratio of each error
     vtrace_c_clip: float = 1.0  # bound on the ratios that carry later errors back

@@ -21,7 +21,15 @@ from dist_trainer.plan_trained import as_told_now
 from dist_trainer.plan_view import plan_play, plan_record, plan_watch
 from dist_trainer.record import pictures, run_record
 
-SMALL = ["env=connect4", "total_envs=16", "horizon=8", "total_env_steps=100", "policy.hidden_size=16", "device=cpu"]
+SMALL = [
+    "env=connect4",
+    "total_envs=16",
+    "ppo.minibatches=16",
+    "horizon=8",
+    "total_env_steps=100",
+    "policy.hidden_size=16",
+    "device=cpu",
+]
 ONE_CORE = {**os.environ, "OMP_NUM_THREADS": "1", "SDL_VIDEODRIVER": "dummy"}
 
 
