@@ -1,6 +1,6 @@
 """The speed of light: steps/s if a machine did nothing but the policy's own arithmetic.
 
-    python -m benchmarks.limit [--device auto] [--env breakout] [--hidden 128] [--samples 65536] [--minibatches 16]
+    python -m benchmarks.limit [--device auto] [--env breakout] [--hidden 128] [--samples 65536] [--minibatches 32]
 
 Plain torch modules of the policy's shapes act for every step and learn, forward and backward, from every minibatch, in
 several forms (limit_forms.py). There is no environment, no sampling, no loss, no optimizer, no reset of the state, no
@@ -27,6 +27,7 @@ import torch
 from benchmarks.gpu_limit import Link, best_on_gpu, measure_link
 from benchmarks.limit_forms import Shape, acting_steps, arithmetics, initial_state, learning_forms, shape_of
 from dist_trainer.cli import compose_train
+from dist_trainer.config import PPOConfig
 from dist_trainer.envs import EnvSpec, env_spec
 
 REPEATS = 5
@@ -137,7 +138,7 @@ def main() -> None:
     parser.add_argument("--precision", nargs="+", help="default: all that the device has")
     parser.add_argument("--layout", nargs="+", metavar="PxT", help="processes x threads on CPUs; default: several")
     parser.add_argument("--hidden", type=int, nargs="+", default=[128])
-    for name, default in (("samples", 65_536), ("minibatches", 16), ("horizon", 64)):
+    for name, default in (("samples", 65_536), ("minibatches", PPOConfig().minibatches), ("horizon", 64)):
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
     on_cuda = options.device == "cuda" or (options.device == "auto" and torch.cuda.is_available())

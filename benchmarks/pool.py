@@ -30,7 +30,7 @@ import numpy as np
 from dist_trainer.config import EnvConfig
 from dist_trainer.envs import EnvPool, cores_to_pin, env_names, env_spec
 
-FLAGS = ("-std=c++20", "-O3", "-ffp-contract=off", "-fPIC")  # as in cpp_envs/CMakeLists.txt
+FLAGS = ("-std=c++20", "-O3", "-fno-tree-slp-vectorize", "-ffp-contract=off", "-fPIC")  # as in cpp_envs/CMakeLists.txt
 SEED = 1  # as in pool_bare.cpp
 HERE = Path(__file__).parent
 ROUND_S = 0.3  # about, of the bare loop

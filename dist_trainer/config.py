@@ -66,7 +66,7 @@ class PPOConfig:
     entropy_coef: float = 4e-3  # weight of the entropy bonus
     max_grad_norm: float = 0.5  # of the gradient reduced over all learners
     gamma: float = 0.995  # discount per step
-    gae_lambda: float = 0.97  # between one-step (0) and whole-episode (1) advantages
+    gae_lambda: float = 0.95  # between one-step (0) and whole-episode (1) advantages
     advantage: str = "gae"  # gae | vtrace (off-policy corrections from the second update epoch on)
     vtrace_rho_clip: float = 1.0  # bound on the ratio of each error
     vtrace_c_clip: float = 1.0  # bound on the ratios that carry later errors back

@@ -28,7 +28,7 @@ def compile_flags() -> list[str]:
     """That turn headers of environments into a shared library. Results must not depend on the machine: no fused
     multiply-add, no -march=native."""
     return [
-        *("-std=c++20", "-O3", "-ffp-contract=off", "-Wall", "-Wextra"),
+        *("-std=c++20", "-O3", "-fno-tree-slp-vectorize", "-ffp-contract=off", "-Wall", "-Wextra"),
         *("-shared", "-fPIC", "-fvisibility=hidden", "-pthread"),
         *("-I", str(include_dir()), "-include", "library.h", f"-DDIST_TRAINER_HEADERS={headers_digest()}"),
         *("-x", "c++", "/dev/null"),  # what is compiled comes by -include, or before these flags

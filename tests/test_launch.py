@@ -274,11 +274,11 @@ def script(name: str, *arguments: str, **environment: str) -> subprocess.Complet
 
 def test_dry_run_prints_what_would_be_submitted() -> None:
     options = ["--nodes=2", "--gpus-per-node=h100:4", "--time=1-00:00:00", "--job-name=mine"]
-    done = script("launch/submit.sh", "--dry-run", *options, *SETTINGS[:2], "total_envs=128")
+    done = script("launch/submit.sh", "--dry-run", *options, *SETTINGS[:2], "total_envs=256")
     assert done.returncode == 0, done.stderr
     [command] = done.stdout.splitlines()
     assert command.startswith("env DIST_TRAINER_LEARNERS=4 sbatch --partition=quiet ")
-    assert " --job-name=mine slurm/train.sbatch env=cartpole device=cpu total_envs=128" in command
+    assert " --job-name=mine slurm/train.sbatch env=cartpole device=cpu total_envs=256" in command
     assert "2 node(s) x 4 learner(s)" in done.stderr
 
 

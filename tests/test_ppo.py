@@ -222,7 +222,7 @@ def test_the_clipped_surrogate_by_hand() -> None:
         (1, 0, True),
     ]:
         learner = learner_for(
-            "probe_discrete", "ppo.entropy_coef=0", "ppo.value_coef=0", "normalize.observations=false"
+            "probe_discrete", "ppo.clip=0.2", "ppo.entropy_coef=0", "ppo.value_coef=0", "normalize.observations=false"
         )
         rollout = learner.collector.collect()
         rows = torch.arange(8)

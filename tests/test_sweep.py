@@ -199,8 +199,8 @@ def test_a_stopped_sweep_goes_on_as_it_would_have(
     assert (folder / "trials.csv").read_text().count("complete") == 2
 
     # Another training is not this study's.
-    with pytest.raises(ConfigError, match=r"ppo\.clip=0\.3: was 0\.2"):
-        study_of((*arguments, "ppo.clip=0.3"))
+    with pytest.raises(ConfigError, match=r"ppo\.clip=0\.25: was 0\.3"):
+        study_of((*arguments, "ppo.clip=0.25"))
     with pytest.raises(ConfigError, match="window"):
         study_of((*arguments, "sweep.window=0.5"))
     with pytest.raises(ConfigError, match=r"sweep\.reports=5: was 20"):
