@@ -214,7 +214,7 @@ def test_stopped_learner_is_named(tmp_path: Path) -> None:
             who = rf"learner 2 \(process {stopped} on .*\), which is stopped now and was last seen when it"
             assert re.search(rf"failed after \d\.\d s; no sign of life from {who}", verdict)
             assert "learner 0 " not in verdict and "learner 1 " not in verdict and "learner 3 " not in verdict
-            assert re.search(r"(learning|collecting|saving|between).*, in trainer\.train", verdict)
+            assert re.search(r"(learning|collecting|saving|comparing|between).*, in trainer\.train", verdict)
 
 
 @pytest.mark.parametrize("policy", ["Hanging", "HoldingTheInterpreter"])
